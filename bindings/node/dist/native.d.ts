@@ -1,0 +1,47 @@
+/** Records: bytes in the scratch memory (a multiple of 8) plus 1 when more may wait, or one large record. */
+export type Batch = number | Buffer;
+export interface Native {
+    start(wake: () => void, makeError: (...texts: string[]) => Error, scratch: Uint8Array): void;
+    /** Lets what is open keep the process alive, or not. */
+    hold(held: boolean): void;
+    kinds(): string;
+    /** How many objects became ready; their numbers are in the scratch memory, as doubles. */
+    ready(): number;
+    /** Waits at most `ms` for the end of a job; tells whether it ended. */
+    awaitJob(job: number, ms: number): boolean;
+    /** The result of a job that ended. What it made is known by the job's number from now on. */
+    takeJob(job: number): string | undefined;
+    open(dir: string, options: string): number;
+    connect(dir: string, options: string): number;
+    connectTcp(address: string, secret: Uint8Array, options: string): number;
+    listenTcp(mesh: number, address: string, secret: Uint8Array): number;
+    services(mesh: number): number;
+    stats(mesh: number): number;
+    subscribe(mesh: number, pattern: string, options: string): number;
+    serve(mesh: number, name: string, options: string): number;
+    startCloseMesh(mesh: number): number;
+    startPublish(...publish: Parameters<Native['publish']>): number;
+    startPublishMany(...publish: Parameters<Native['publishMany']>): number;
+    startReply(...reply: Parameters<Native['reply']>): number;
+    startCloseService(service: number): number;
+    /** What it made is the call itself, as `call` does. */
+    startCall(...call: Parameters<Native['call']>): number;
+    startFail(subscription: number, key: number, type: string, message: string): number;
+    info(mesh: number): string;
+    isClosed(mesh: number): boolean;
+    closeMesh(mesh: number): void;
+    publish(mesh: number, subject: string, payload: Uint8Array | string, headers?: readonly string[], priority?: number, ttlMs?: number, delayMs?: number, timeoutMs?: number): bigint;
+    publishMany(mesh: number, packed: Uint8Array, bytes: number, headers?: readonly string[], priority?: number, ttlMs?: number, delayMs?: number, timeoutMs?: number): void;
+    subscriptionStats(subscription: number): string;
+    closeSubscription(subscription: number): void;
+    drain(subscription: number, max: number, keep: boolean): Batch;
+    release(subscription: number, key: number): void;
+    next(service: number, max: number): Batch;
+    reply(request: number, payload: Uint8Array | string, headers?: readonly string[]): void;
+    failRequest(request: number, type: string, message: string): void;
+    watchCancel(request: number): void;
+    call(mesh: number, service: string, payload: Uint8Array | string, headers: readonly string[] | undefined, timeoutMs: number): number;
+    takeCall(call: number): Batch | undefined;
+    cancelCall(call: number): void;
+}
+export declare const native: Native;

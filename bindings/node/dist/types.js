@@ -1,0 +1,3 @@
+"use strict";
+// Types that several files share.
+Object.defineProperty(exports, "__esModule", { value: true });

@@ -1,0 +1,15 @@
+// The package `flowmesh`, for `import`: the very objects that `require` gives.
+
+export type * from './index.js'
+export {
+  connect,
+  connectTcp,
+  errorKinds,
+  FlowMeshError,
+  Mesh,
+  Message,
+  open,
+  Reply,
+  Service,
+  Subscription,
+} from './index.js'

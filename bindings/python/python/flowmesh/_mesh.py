@@ -1,0 +1,218 @@
+"""The synchronous mesh: what is said once about defaults, decorators and lifetimes, over the native class."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from _weakrefset import WeakSet
+
+from . import _native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self, TypeVar
+
+    from .types import BreakerOption, OnSlow, WaitStrategy
+
+    EventHandler = TypeVar("EventHandler", bound=Callable[[_native.Message], object])
+    RequestHandler = TypeVar("RequestHandler", bound=Callable[[_native.Request], object])
+
+
+def open(
+    directory: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    max_message_bytes: int | None = None,
+    ring_bytes: int | None = None,
+    max_sessions: int | None = None,
+    wait: WaitStrategy | None = None,
+    breaker: BreakerOption = True,
+) -> Mesh:
+    """Opens `directory` as its host; makes it, for this user only, if it is not there.
+
+    `name` is shown in discovery and errors (default: the program's name), `max_message_bytes` bounds a payload (64 MiB),
+    `ring_bytes` is the shared memory in each direction of a session (1 MiB, a power of two), `max_sessions` the clients
+    at once (1024). `wait` says how waiting threads wait: "adaptive" spins for at most 5 µs, then sleeps; "block" sleeps
+    at once; "spin" never sleeps; a number looks every so many seconds. `breaker` refuses calls to a failing service for
+    a while: False for never, or a `Breaker`.
+
+    Raises AlreadyOpenError when another process is the host; its context names the pid.
+    """
+    return Mesh(
+        "open",
+        directory,
+        name=name,
+        max_message_bytes=max_message_bytes,
+        ring_bytes=ring_bytes,
+        max_sessions=max_sessions,
+        wait=wait,
+        breaker=breaker,
+    )
+
+
+def connect(
+    directory: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    timeout: float = 5.0,
+    shared_memory: bool = True,
+    wait: WaitStrategy | None = None,
+    breaker: BreakerOption = True,
+) -> Mesh:
+    """Attaches to the host of `directory`, within `timeout` seconds.
+
+    Without `shared_memory` frames go over the Unix socket. The other options are those of `open`.
+
+    Raises NotFoundError when no host has it open, PermissionDeniedError, ProtocolError, VersionMismatchError.
+    """
+    return Mesh(
+        "connect",
+        directory,
+        name=name,
+        connect_timeout=timeout,
+        shared_memory=shared_memory,
+        wait=wait,
+        breaker=breaker,
+    )
+
+
+def connect_tcp(
+    address: str,
+    secret: bytes | str,
+    *,
+    name: str | None = None,
+    timeout: float = 5.0,
+    wait: WaitStrategy | None = None,
+    breaker: BreakerOption = True,
+) -> Mesh:
+    """Attaches to a host that listens on TCP (`Mesh.listen_tcp`). What travels is authenticated, not encrypted.
+
+    Raises UnauthenticatedError when the secrets differ, else what `connect` raises.
+    """
+    return Mesh("connect_tcp", address, secret, name=name, connect_timeout=timeout, wait=wait, breaker=breaker)
+
+
+class Mesh(_native.Mesh):
+    """A host or a client of one mesh, with the same operations. A context manager; leaving it closes the mesh.
+
+    Subscriptions and services keep their mesh alive; closing the mesh ends them.
+    """
+
+    _pid: int
+
+    def __init__(self, how: str, target: object, secret: bytes | str | None = None, **options: object) -> None:
+        self._pid = os.getpid()
+        _meshes.add(self)
+
+    def subscribe(
+        self,
+        pattern: str,
+        handler: Callable[[_native.Message], object] | None = None,
+        *,
+        group: str | None = None,
+        priority: int = 0,
+        capacity: int = 1024,
+        on_slow: OnSlow = "drop_oldest",
+        block_timeout: float = 30.0,
+        retry: _native.Retry | None = None,
+    ) -> _native.Subscription:
+        """Receives the events whose subject matches `pattern`: `*` is one token, `>` the rest.
+
+        With a `handler`, a thread calls it for each event; one that raises is logged and counts as failed, see `retry`.
+        Of all subscriptions with one `group` one gets each event. Of several that match, those with higher `priority`
+        are handed it first. At most `capacity` events wait; then `on_slow` decides: "drop_oldest" (the next message
+        tells how many, `Message.gap`), "block" (publishers wait, at most `block_timeout` seconds) or "disconnect".
+        """
+        return self._subscribe(pattern, handler, group, priority, capacity, on_slow, block_timeout, retry)
+
+    def on(
+        self,
+        pattern: str,
+        *,
+        group: str | None = None,
+        priority: int = 0,
+        capacity: int = 1024,
+        on_slow: OnSlow = "drop_oldest",
+        block_timeout: float = 30.0,
+        retry: _native.Retry | None = None,
+    ) -> Callable[[EventHandler], EventHandler]:
+        """Decorates a handler of events: `subscribe` until the mesh is closed."""
+
+        def decorate(handler: EventHandler) -> EventHandler:
+            self._subscribe(pattern, handler, group, priority, capacity, on_slow, block_timeout, retry)
+            return handler
+
+        return decorate
+
+    def serve(
+        self,
+        name: str,
+        handler: Callable[[_native.Request], object] | None = None,
+        *,
+        concurrency: int = 1,
+        version: str = "",
+        queue: int = 1024,
+        rate: float | None = None,
+        burst: int | None = None,
+    ) -> _native.Service:
+        """Serves the calls of `name`.
+
+        With a `handler`, `concurrency` threads call it; what it returns is the answer (a payload, or a `Reply` with
+        headers), what it raises fails the call with HandlerFailedError. Without one, take requests with
+        `Service.next()`. At most `queue` calls wait for this instance at the host. `rate` allows so many calls a
+        second of the service, all instances together, and `burst` at once after a rest (default: a second's worth).
+        """
+        return self._serve(name, handler, concurrency, version, queue, rate, burst)
+
+    def service(
+        self,
+        name: str,
+        *,
+        concurrency: int = 1,
+        version: str = "",
+        queue: int = 1024,
+        rate: float | None = None,
+        burst: int | None = None,
+    ) -> Callable[[RequestHandler], RequestHandler]:
+        """Decorates a handler of calls: `serve` until the mesh is closed."""
+
+        def decorate(handler: RequestHandler) -> RequestHandler:
+            self._serve(name, handler, concurrency, version, queue, rate, burst)
+            return handler
+
+        return decorate
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = self.directory or "tcp"
+        return f"<Mesh {self.role} of {str(where)!r} session={self.session}{' closed' if self.closed else ''}>"
+
+    def __del__(self) -> None:
+        # A forked child inherits handles it can neither use nor should close.
+        if not self.closed and getattr(self, "_pid", None) == os.getpid():
+            import warnings
+
+            warnings.warn(f"unclosed {self!r}: use `with`, or close()", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+
+_meshes: WeakSet[Mesh] = WeakSet()
+
+
+def _close_all() -> None:
+    """Ends what is open when the interpreter does, so that hosts and callers hear of it at once."""
+    for mesh in list(_meshes):
+        if mesh._pid == os.getpid():
+            mesh.close()
+
+
+atexit.register(_close_all)

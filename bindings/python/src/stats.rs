@@ -1,0 +1,89 @@
+//! Statistics and discovery as dictionaries, under the field names that every language shows.
+//!
+//! Each struct is taken apart in full, so a new counter does not compile until it is shown here.
+
+use flowmesh::{
+    BusStats, Histogram, InstanceInfo, ServiceInfo, ServiceStats, SessionStats, Stats, SubscriptionStats,
+};
+use pyo3::{prelude::*, types::{PyDict, PyList}};
+
+macro_rules! dict {
+    ($py:expr, $type:ident { $($field:ident),* $(; $($nested:ident = $made:expr),*)? } = $from:expr) => {{
+        let $type { $($field,)* $($($nested,)*)? } = $from;
+        let dict = PyDict::new($py);
+        $(dict.set_item(stringify!($field), $field)?;)*
+        $($(dict.set_item(stringify!($nested), $made)?;)*)?
+        Ok(dict)
+    }};
+}
+
+pub(crate) fn mesh<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, Stats {
+        uptime_ms, protocol_violations, handshakes_refused;
+        bus = bus_counts(py, bus)?,
+        subscriptions = list(py, subscriptions, subscription)?,
+        services = list(py, services, service)?,
+        sessions = list(py, sessions, session)?
+    } = stats)
+}
+
+fn bus_counts<'py>(py: Python<'py>, stats: &BusStats) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, BusStats {
+        published, published_bytes, delivered, delivered_bytes, dropped, expired, unmatched, delayed, blocked
+    } = stats)
+}
+
+pub(crate) fn subscription<'py>(py: Python<'py>, stats: &SubscriptionStats) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, SubscriptionStats {
+        pattern, group, session, delivered, delivered_bytes, dropped, depth
+    } = stats)
+}
+
+fn service<'py>(py: Python<'py>, stats: &ServiceStats) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, ServiceStats {
+        name, instances, calls, failed, timed_out, cancelled, peer_gone, rate_limited, refused, in_flight, depth,
+        request_bytes, response_bytes;
+        latency = latencies(py, latency)?
+    } = stats)
+}
+
+fn session<'py>(py: Python<'py>, stats: &SessionStats) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, SessionStats {
+        session, name, language, version, pid, transport, frames_in, bytes_in, frames_out, bytes_out, backlog_bytes
+    } = stats)
+}
+
+fn latencies<'py>(py: Python<'py>, latency: &Histogram) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("count", latency.count())?;
+    for (name, value) in [
+        ("mean_ns", latency.mean()),
+        ("p50_ns", latency.quantile(0.5)),
+        ("p90_ns", latency.quantile(0.9)),
+        ("p99_ns", latency.quantile(0.99)),
+        ("max_ns", latency.max()),
+    ] {
+        dict.set_item(name, value.as_nanos())?;
+    }
+    Ok(dict)
+}
+
+pub(crate) fn services<'py>(py: Python<'py>, services: &[ServiceInfo]) -> PyResult<Bound<'py, PyList>> {
+    list(py, services, |py, info| {
+        dict!(py, ServiceInfo { name; instances = list(py, instances, instance)? } = info)
+    })
+}
+
+fn instance<'py>(py: Python<'py>, info: &InstanceInfo) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, InstanceInfo {
+        instance, version, session, pid, client, outstanding, concurrency, latency_p50_ns, latency_p99_ns
+    } = info)
+}
+
+fn list<'py, T>(
+    py: Python<'py>,
+    items: &[T],
+    dict: impl Fn(Python<'py>, &T) -> PyResult<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyList>> {
+    PyList::new(py, items.iter().map(|item| dict(py, item)).collect::<PyResult<Vec<_>>>()?)
+}

@@ -1,0 +1,604 @@
+//! The client: sends what it is asked to send, and hands what comes to its owners.
+#![forbid(unsafe_code)]
+
+use super::{
+    backend::{Answer, Backend, Started},
+    call::{CallState, complete},
+    engine::{Engine, Link, LinkCounters, Side},
+    host::{SUBSCRIPTION_ENDED, failure},
+    options::PublishOptions,
+    service::{Arrived, CancelFlag, ServiceInbox},
+    subscription::Inlet,
+    wait::{Deadline, Mailbox, Signal, Wait},
+};
+use crate::{
+    bus::{OnSlow, Pushed, SubscribeOptions},
+    clock::{Clock, Moment},
+    error::{Error, ErrorKind, Result},
+    name::{Name, Pattern},
+    os::{self, epoll::Event, fork::GuardedFd},
+    rpc::ServeOptions,
+    session::{Assembler, Connected, Outbox, Socket},
+    shm::WaitStrategy,
+    stats::{ServiceInfo, Stats},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    wire::{Cancel, Control, ControlReply, Credit, Draft, Kind, Message, control::Request as ControlRequest},
+};
+use parking_lot::Mutex;
+use std::{collections::HashMap, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
+
+pub(super) struct Client {
+    engine: Arc<Engine>,
+    outbox: Mutex<Outbox>,
+    socket: Socket,
+    _pidfd: Option<GuardedFd>,
+    shm: bool,
+    session: u32,
+    host_pid: u32,
+    max_message_bytes: usize,
+    tables: Mutex<Tables>,
+    /// The host asked publishers of this process to wait.
+    paused: AtomicBool,
+    resumed: Signal,
+    next_number: AtomicU32,
+    next_message: AtomicU64,
+}
+
+#[derive(Default)]
+struct Tables {
+    inlets: HashMap<u32, Arc<Inlet>>,
+    services: HashMap<u32, Arc<ServiceInbox>>,
+    calls: HashMap<u64, Arc<Mailbox<CallState>>>,
+    requests: HashMap<u64, Arc<CancelFlag>>,
+    controls: HashMap<u64, Arc<Mailbox<Option<ControlReply>>>>,
+}
+
+const SOCKET: u64 = 1;
+const PIDFD: u64 = 2;
+/// How long a control request may take: the host answers from memory.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A publisher that waits for room looks this often whether the host still lives.
+const ROOM_SLICE: Duration = Duration::from_millis(50);
+
+impl Client {
+    pub(super) fn start(connected: Connected, strategy: WaitStrategy) -> Result<Arc<Self>> {
+        let Connected { welcome, socket, pidfd, waiting, transport } = connected;
+        let shm = waiting.is_some();
+        let engine = Engine::new(false, strategy, waiting)?;
+        engine.watch_fd(socket.as_fd(), SOCKET, false)?;
+        if let Some(pidfd) = &pidfd {
+            engine.watch_fd(pidfd.as_fd(), PIDFD, false)?;
+        }
+        let max_message_bytes = welcome.max_message_bytes as usize;
+        let client = Arc::new(Self {
+            engine: Arc::clone(&engine),
+            // A client's own frames wait in its calling threads, so its backlog holds small frames only.
+            outbox: Mutex::new(Outbox::new(transport.sender, 16 * 1024 * 1024)),
+            socket,
+            _pidfd: pidfd,
+            shm,
+            session: welcome.session,
+            host_pid: welcome.pid,
+            max_message_bytes,
+            tables: Mutex::default(),
+            paused: AtomicBool::new(false),
+            resumed: Signal::default(),
+            next_number: AtomicU32::new(1),
+            next_message: AtomicU64::new(u64::from(welcome.session) << 40 | 1),
+        });
+        engine.start(Arc::clone(&client) as Arc<dyn Side>, "flowmesh-client")?;
+        engine.add_link(Link {
+            session: 0,
+            receiver: transport.receiver,
+            assembler: Assembler::new(max_message_bytes + 64 * 1024),
+            counters: Arc::new(LinkCounters::default()),
+            socket: !shm,
+            readable: !shm,
+        });
+        Ok(client)
+    }
+
+    /// The host ended, or we end the session: everything that waits gets `reason`.
+    fn end(&self, reason: Error) {
+        if !self.engine.set_closed(reason) || !self.engine.origin.is_here() {
+            return;
+        }
+        let tables = std::mem::take(&mut *self.tables.lock());
+        for inlet in tables.inlets.values() {
+            inlet.mailbox.close(&self.engine.closed_error("subscription.receive"));
+        }
+        for inbox in tables.services.values() {
+            inbox.mailbox.close(&self.engine.closed_error("service.next"));
+        }
+        for mailbox in tables.calls.values() {
+            complete(mailbox, Err(self.engine.closed_error("mesh.call")));
+        }
+        for mailbox in tables.controls.values() {
+            mailbox.close(&self.engine.closed_error("mesh.control"));
+        }
+        for cancelled in tables.requests.values() {
+            cancelled.cancel();
+        }
+        self.resumed.fire(&self.engine);
+        os::socket::shut_down(self.socket.as_fd());
+    }
+
+    /// Sends a frame of any size, waiting for room at most until `deadline`.
+    fn send(&self, operation: &'static str, parts: &[&[u8]], wait: &mut Wait<'_>) -> Result<()> {
+        let mut outbox = self.lock_outbox(operation, wait)?;
+        self.send_locked(&mut outbox, operation, parts, wait)?;
+        outbox.flush()
+    }
+
+    fn lock_outbox(&self, operation: &'static str, wait: &mut Wait<'_>) -> Result<parking_lot::MutexGuard<'_, Outbox>> {
+        if let Some(outbox) = self.outbox.try_lock() {
+            return Ok(outbox);
+        }
+        let deadline = Deadline::of(wait);
+        loop {
+            if let Some(outbox) = self.outbox.try_lock_for(deadline.slice().min(ROOM_SLICE)) {
+                return Ok(outbox);
+            }
+            self.engine.check_open(operation)?;
+            if wait.interrupted() {
+                return Err(Error::new(ErrorKind::Interrupted, operation));
+            }
+            if deadline.has_passed() {
+                return Err(super::wait::timed_out(operation, wait));
+            }
+        }
+    }
+
+    fn send_locked(&self, outbox: &mut Outbox, operation: &'static str, parts: &[&[u8]], wait: &mut Wait<'_>) -> Result<()> {
+        let mut deadline = None;
+        let sent = outbox.send_waiting(parts, &mut || {
+            self.engine.check_open(operation)?;
+            let deadline = *deadline.get_or_insert_with(|| Deadline::of(wait));
+            if deadline.has_passed() {
+                return Err(super::wait::timed_out(operation, wait));
+            }
+            if wait.interrupted() {
+                return Err(Error::new(ErrorKind::Interrupted, operation));
+            }
+            Ok(deadline.slice().min(ROOM_SLICE))
+        });
+        self.checked(sent)
+    }
+
+    /// An error of the transport ends the session; one of the caller's own does not.
+    fn checked<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Io)
+        {
+            self.end(error.duplicate());
+        }
+        result
+    }
+
+    /// Sends a small frame without waiting; it is kept when there is no room.
+    fn post(&self, body: &[u8]) {
+        let mut outbox = self.outbox.lock();
+        let sent = outbox.queue(body).and_then(|()| outbox.flush());
+        drop(outbox);
+        if let Err(error) = sent {
+            self.end(error);
+        }
+    }
+
+    fn control(&self, operation: &'static str, request: ControlRequest) -> Result<ControlReply> {
+        self.engine.check_open(operation)?;
+        let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::new(Mailbox::new(&self.engine, None));
+        self.tables.lock().controls.insert(seq, Arc::clone(&mailbox));
+        let mut wait = Wait::timeout(CONTROL_TIMEOUT);
+        let reply = self
+            .check_still_open(operation)
+            .and_then(|()| self.send(operation, &[&Control { seq, request }.encode()], &mut wait))
+            .and_then(|()| mailbox.wait(operation, &mut wait, Option::take));
+        self.tables.lock().controls.remove(&seq);
+        let reply = reply?;
+        match &reply.error {
+            None => Ok(reply),
+            Some(refusal) => Err(refusal.to_error()),
+        }
+    }
+
+    /// After something was put into the tables: if the session ended just before, nobody would take it out.
+    fn check_still_open(&self, operation: &'static str) -> Result<()> {
+        self.engine.check_open(operation)
+    }
+
+    fn number(&self) -> u32 {
+        // Relaxed: only uniqueness matters.
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn wait_while_paused(&self, operation: &'static str, timeout: Duration, wait: &mut Wait<'_>) -> Result<()> {
+        if !self.paused.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut wait = Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
+        self.engine.wait_until(operation, &self.resumed, &mut wait, &mut || {
+            if self.engine.is_closed() {
+                Some(Err(self.engine.closed_error(operation)))
+            } else if self.paused.load(Ordering::Acquire) {
+                None
+            } else {
+                Some(Ok(()))
+            }
+        })
+    }
+
+    fn frame(&self, tables: &mut Tables, block: &Arc<Vec<u8>>, start: usize, end: usize, now: Moment) -> Result<()> {
+        let body = block.get(start..end).unwrap_or_default();
+        match Kind::of(body)? {
+            Kind::Event => {
+                let message = Message::decode(block, start, end)?;
+                let mut ended = Vec::new();
+                for target in message.targets() {
+                    // A subscription that is over may still be sent events that were under way.
+                    let Some(inlet) = tables.inlets.get(&target.id) else { continue };
+                    let mut overflow = false;
+                    inlet.mailbox.put(|inbox| {
+                        overflow = matches!(inbox.push(message.clone(), target.gap), Pushed::Overflow(_));
+                        !overflow
+                    });
+                    if overflow {
+                        ended.push(target.id);
+                    }
+                }
+                for id in ended {
+                    // Only with the policy to disconnect: a host sends a subscriber that blocks no more
+                    // than it has room for.
+                    let Some(inlet) = tables.inlets.remove(&id) else { continue };
+                    let capacity = inlet.mailbox.lock().queue.capacity();
+                    inlet.mailbox.close(
+                        &Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity),
+                    );
+                    let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
+                    self.post(&Control { seq, request: ControlRequest::Unsubscribe { subscription: id } }.encode());
+                }
+                Ok(())
+            }
+            Kind::Request => {
+                let message = Message::decode(block, start, end)?;
+                let call = message.id();
+                let inbox = message.targets().next().and_then(|target| tables.services.get(&target.id));
+                let Some(inbox) = inbox else {
+                    // It was closed while the call was under way.
+                    let error = Error::new(ErrorKind::PeerGone, "mesh.call").with("service", message.subject());
+                    self.post(&failure(call, &error));
+                    return Ok(());
+                };
+                let cancelled = Arc::new(CancelFlag::default());
+                tables.requests.insert(call, Arc::clone(&cancelled));
+                let deadline = now + Duration::from_millis(message.header().aux.into());
+                inbox.mailbox.put(|calls| {
+                    calls.push_back(Arrived { call, message, deadline, cancelled });
+                    true
+                });
+                Ok(())
+            }
+            kind @ (Kind::Response | Kind::Failure) => {
+                let message = Message::decode(block, start, end)?;
+                if kind == Kind::Failure && body.get(1) == Some(&SUBSCRIPTION_ENDED) {
+                    if let Ok(id) = u32::try_from(message.id())
+                        && let Some(inlet) = tables.inlets.remove(&id)
+                    {
+                        inlet.mailbox.close(&message.to_error());
+                    }
+                    return Ok(());
+                }
+                if let Some(mailbox) = tables.calls.remove(&message.id()) {
+                    let result = if kind == Kind::Response { Ok(message) } else { Err(message.to_error()) };
+                    complete(&mailbox, result);
+                }
+                Ok(())
+            }
+            Kind::Cancel => {
+                if let Some(cancelled) = tables.requests.get(&Cancel::decode(body)?.call) {
+                    cancelled.cancel();
+                }
+                Ok(())
+            }
+            Kind::ControlReply => {
+                let reply = ControlReply::decode(body)?;
+                if let Some(mailbox) = tables.controls.remove(&reply.seq) {
+                    mailbox.put(|slot| {
+                        *slot = Some(reply);
+                        true
+                    });
+                }
+                Ok(())
+            }
+            Kind::Pause => {
+                self.paused.store(true, Ordering::Release);
+                Ok(())
+            }
+            Kind::Resume => {
+                self.paused.store(false, Ordering::Release);
+                self.resumed.fire(&self.engine);
+                Ok(())
+            }
+            Kind::Bye => Err(Error::new(ErrorKind::Disconnected, "session.receive").with("reason", "the host closed")),
+            Kind::Credit | Kind::Chunk | Kind::Control => {
+                Err(Error::new(ErrorKind::Protocol, "session.receive").with("violation", "a frame only a client sends"))
+            }
+        }
+    }
+}
+
+impl Side for Client {
+    fn frames(&self, _: u32, block: &Arc<Vec<u8>>, ranges: &mut dyn Iterator<Item = (usize, usize)>) -> Result<()> {
+        let mut tables = self.tables.lock();
+        let now = self.engine.now();
+        for (start, end) in ranges {
+            self.frame(&mut tables, block, start, end, now)?;
+        }
+        Ok(())
+    }
+
+    fn link_failed(&self, _: u32, error: &Error) {
+        self.end(Error::new(
+            if error.kind() == ErrorKind::Protocol { ErrorKind::Protocol } else { ErrorKind::Disconnected },
+            "mesh.session",
+        ).because(error.to_string()));
+    }
+
+    fn settle(&self) {}
+
+    fn tick(&self, _: Moment) -> Moment {
+        Moment::NEVER
+    }
+
+    fn event(&self, token: u64, event: &Event) {
+        match token {
+            SOCKET if self.shm => {
+                // Bells, or the end.
+                let mut bells = [0; 64];
+                match os::socket::recv_nowait(self.socket.as_fd(), &mut bells) {
+                    Ok(Some(0)) | Err(_) => self.gone(),
+                    Ok(_) => self.pump(),
+                }
+            }
+            SOCKET => {
+                if event.is_readable() {
+                    self.engine.set_readable(0);
+                }
+                if event.is_writable() {
+                    self.pump();
+                }
+            }
+            PIDFD => self.gone(),
+            _ => {}
+        }
+    }
+}
+
+impl Client {
+    fn pump(&self) {
+        // A thread that waits for room holds the lock and looks by itself.
+        let Some(mut outbox) = self.outbox.try_lock() else { return };
+        let pumped = outbox.pump().and_then(|_| outbox.flush());
+        drop(outbox);
+        if let Err(error) = pumped {
+            self.end(error);
+        }
+    }
+
+    fn gone(&self) {
+        // What the host sent before it ended is taken first.
+        self.engine.finish_link(0);
+        self.end(Error::new(ErrorKind::Disconnected, "mesh.session").with("host_pid", self.host_pid));
+    }
+}
+
+impl Backend for Client {
+    fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn session(&self) -> u32 {
+        self.session
+    }
+
+    fn host_pid(&self) -> u32 {
+        self.host_pid
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    fn publish(&self, draft: &mut Draft<'_>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<u64> {
+        const OPERATION: &str = "mesh.publish";
+        self.engine.check_open(OPERATION)?;
+        self.wait_while_paused(OPERATION, options.timeout, wait)?;
+        draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
+        draft.timestamp = self.engine.clock.wall();
+        let fixed = draft.header().encode();
+        let mut wait = Wait { timeout: Some(options.timeout), interrupt: wait.interrupt.take() };
+        self.send(OPERATION, &[&fixed, draft.subject.as_bytes(), draft.headers, draft.payload], &mut wait)?;
+        Ok(draft.id)
+    }
+
+    fn publish_many(
+        &self,
+        events: &mut dyn Iterator<Item = (&str, &[u8])>,
+        draft: &mut Draft<'_>,
+        options: &PublishOptions,
+        wait: &mut Wait<'_>,
+    ) -> Result<()> {
+        const OPERATION: &str = "mesh.publish_many";
+        self.engine.check_open(OPERATION)?;
+        let mut wait = Wait { timeout: Some(options.timeout), interrupt: wait.interrupt.take() };
+        draft.timestamp = self.engine.clock.wall();
+        let mut more = true;
+        while more {
+            self.wait_while_paused(OPERATION, options.timeout, &mut wait)?;
+            let mut outbox = self.lock_outbox(OPERATION, &mut wait)?;
+            for count in 1..=256 {
+                let Some((subject, payload)) = events.next() else {
+                    more = false;
+                    break;
+                };
+                draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
+                let event = Draft { subject, payload, ..draft.clone() };
+                let fixed = event.header().encode();
+                self.send_locked(&mut outbox, OPERATION, &[&fixed, subject.as_bytes(), event.headers, payload], &mut wait)?;
+                // The receiver starts on the first ones while the others are written.
+                if count % 64 == 0 {
+                    outbox.flush()?;
+                }
+            }
+            outbox.flush()?;
+        }
+        Ok(())
+    }
+
+    fn subscribe(&self, pattern: &Pattern, options: &SubscribeOptions) -> Result<Arc<Inlet>> {
+        options.validate()?;
+        let inlet = Inlet::new(&self.engine, self.number(), pattern, options);
+        self.tables.lock().inlets.insert(inlet.id, Arc::clone(&inlet));
+        let (policy, block_ms) = match options.on_slow {
+            OnSlow::DropOldest => (0, 0),
+            OnSlow::Block { timeout } => {
+                (1, u32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX))
+            }
+            OnSlow::Disconnect => (2, 0),
+        };
+        let request = ControlRequest::Subscribe {
+            subscription: inlet.id,
+            pattern: pattern.as_str().to_owned(),
+            group: options.group.as_ref().map_or_else(String::new, |group| group.as_str().to_owned()),
+            priority: options.priority,
+            policy,
+            capacity: options.capacity as u32,
+            block_ms,
+        };
+        match self.control("mesh.subscribe", request) {
+            Ok(_) => Ok(inlet),
+            Err(error) => {
+                self.tables.lock().inlets.remove(&inlet.id);
+                Err(error)
+            }
+        }
+    }
+
+    fn unsubscribe(&self, inlet: &Inlet) {
+        self.tables.lock().inlets.remove(&inlet.id);
+        let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
+        self.post(&Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode());
+    }
+
+    fn taken(&self, inlet: &Inlet, count: u32) {
+        if self.engine.is_closed() {
+            return;
+        }
+        // Told in lots of a quarter of the capacity, so that the host never runs dry.
+        let lot = inlet.credit.fetch_add(count, Ordering::AcqRel) + count;
+        if lot >= inlet.credit_lot
+            && inlet.credit.compare_exchange(lot, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            self.post(&Credit { subscription: inlet.id, count: lot }.encode());
+        }
+    }
+
+    fn serve(&self, name: &Name, options: ServeOptions) -> Result<Arc<ServiceInbox>> {
+        options.validate()?;
+        let inbox = ServiceInbox::new(&self.engine, self.number(), name);
+        self.tables.lock().services.insert(inbox.id, Arc::clone(&inbox));
+        let request = ControlRequest::Serve {
+            instance: inbox.id,
+            name: name.as_str().to_owned(),
+            version: options.version,
+            concurrency: options.concurrency,
+            queue: options.queue,
+            rate: options.rate.map_or(0.0, |rate| rate.per_second),
+            burst: options.rate.map_or(0, |rate| rate.burst),
+        };
+        match self.control("mesh.serve", request) {
+            Ok(_) => Ok(inbox),
+            Err(error) => {
+                self.tables.lock().services.remove(&inbox.id);
+                Err(error)
+            }
+        }
+    }
+
+    fn unserve(&self, inbox: &ServiceInbox) {
+        // Once the host has answered, no further call is under way to us.
+        let _ = self.control("service.close", ControlRequest::Unserve { instance: inbox.id });
+        self.tables.lock().services.remove(&inbox.id);
+    }
+
+    fn answer(&self, call: u64, answer: Answer<'_>) -> Result<()> {
+        const OPERATION: &str = "request.reply";
+        self.engine.check_open(OPERATION)?;
+        self.tables.lock().requests.remove(&call);
+        let mut wait = Wait::timeout(CONTROL_TIMEOUT);
+        match answer {
+            Answer::Reply { payload, headers } => {
+                let mut draft = Draft { headers, ..Draft::new(Kind::Response, call, "", payload) };
+                draft.timestamp = self.engine.clock.wall();
+                self.send(OPERATION, &[&draft.header().encode(), headers, payload], &mut wait)
+            }
+            Answer::Failure(error) => self.send(OPERATION, &[&failure(call, &error)], &mut wait),
+        }
+    }
+
+    fn start_call(&self, service: &str, draft: &mut Draft<'_>, timeout: Duration, wait: &mut Wait<'_>) -> Result<Started> {
+        const OPERATION: &str = "mesh.call";
+        self.engine.check_open(OPERATION)?;
+        let call = self.next_message.fetch_add(1, Ordering::Relaxed);
+        draft.id = call;
+        draft.timestamp = self.engine.clock.wall();
+        let mailbox = Arc::new(Mailbox::new(&self.engine, CallState::Waiting));
+        self.tables.lock().calls.insert(call, Arc::clone(&mailbox));
+        let fixed = draft.header().encode();
+        let mut wait = Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
+        let sent = self
+            .check_still_open(OPERATION)
+            .and_then(|()| self.send(OPERATION, &[&fixed, service.as_bytes(), draft.headers, draft.payload], &mut wait));
+        if let Err(error) = sent {
+            self.tables.lock().calls.remove(&call);
+            return Err(error);
+        }
+        Ok((call, mailbox))
+    }
+
+    fn cancel_call(&self, call: u64) {
+        let mailbox = self.tables.lock().calls.remove(&call);
+        if let Some(mailbox) = mailbox {
+            complete(&mailbox, Err(Error::new(ErrorKind::Cancelled, "mesh.call")));
+            if !self.engine.is_closed() {
+                self.post(&Cancel { call }.encode());
+            }
+        }
+    }
+
+    fn services(&self) -> Result<Vec<ServiceInfo>> {
+        Ok(self.control("mesh.services", ControlRequest::Services)?.services)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let reply = self.control("mesh.stats", ControlRequest::Stats)?;
+        reply.stats.ok_or_else(|| Error::new(ErrorKind::Protocol, "mesh.stats").with("violation", "no stats in the answer"))
+    }
+
+    fn listen_tcp(&self, _: &str, _: &[u8]) -> Result<SocketAddr> {
+        Err(Error::new(ErrorKind::Unsupported, "mesh.listen_tcp").with("reason", "only a host listens"))
+    }
+
+    fn close(&self, reason: Error) {
+        if self.engine.origin.is_here() && !self.engine.is_closed() {
+            let mut outbox = self.outbox.lock();
+            let _ = outbox.queue(&[Kind::Bye as u8]).and_then(|()| outbox.flush());
+        }
+        self.end(reason);
+        if self.engine.origin.is_here() {
+            self.engine.join();
+            self.engine.drop_links();
+        }
+    }
+}

@@ -1,0 +1,763 @@
+//! Who reads the transports, and where threads sleep.
+//!
+//! A blocked thread does not wait for another thread to fetch its answer: it *leads*. The leader polls
+//! every link itself, hands what it finds to its owners, and returns as soon as its own mailbox has
+//! something: one wake-up a message instead of two. One thread leads at a time; the others sleep on
+//! their mailbox's signal. When no thread waits, the poller (one thread of each mesh) does the same work
+//! after being rung.
+//!
+//! The process says where it sleeps in its `waiting` word: not at all (nobody needs to ring), its leader,
+//! or its poller. Each change is followed by another look at the links, so a frame that came between
+//! the last look and the change is never left lying.
+//!
+//! ```text
+//!             ┌────────── awake: a thread looks at the links ─────────┐
+//!   frames or │                     │ nothing for a while             │ took its own
+//!   a bell    │                     ▼                                 ▼
+//!             ├───────── Leader: sleeps, rings wake it     Poller: rings wake the poller
+//!             └───────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Locks, outermost first: `lead`, `io`, the side's state, an outbox, a mailbox.
+#![forbid(unsafe_code)]
+
+use super::wait::{Deadline, Signal, Wait, timed_out};
+use crate::{
+    clock::{Clock, Moment, SystemClock},
+    error::{Error, ErrorKind, Result},
+    os::{
+        self,
+        epoll::{Epoll, Event},
+        eventfd::EventFd,
+        fork::Origin,
+        futex::Wait as Slept,
+    },
+    session::{Assembler, FrameReceiver, bodies},
+    shm::{Mode, Spin, WaitStrategy, WaitingWriter},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence, spin_loop},
+    wire::{CHUNK_BYTES, Chunk, Kind},
+};
+use parking_lot::{Mutex, MutexGuard};
+use std::{
+    collections::BinaryHeap,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, OnceLock, Weak},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// What the engine drives: a host or a client.
+pub(super) trait Side: Send + Sync {
+    /// Handles the frames of one link, whose bodies lie in `block`.
+    fn frames(&self, session: u32, block: &Arc<Vec<u8>>, ranges: &mut dyn Iterator<Item = (usize, usize)>) -> Result<()>;
+    /// A link failed or its peer ended it.
+    fn link_failed(&self, session: u32, error: &Error);
+    /// All links were looked at: send what was produced.
+    fn settle(&self);
+    /// Does what is due and returns when something is due next.
+    fn tick(&self, now: Moment) -> Moment;
+    /// A descriptor of [`Engine::watch_fd`] is ready.
+    fn event(&self, token: u64, event: &Event);
+}
+
+/// One peer's frames.
+pub(super) struct Link {
+    pub(super) session: u32,
+    pub(super) receiver: Box<dyn FrameReceiver>,
+    pub(super) assembler: Assembler,
+    pub(super) counters: Arc<LinkCounters>,
+    /// A socket: looked at when the poller says that it is readable, not before.
+    pub(super) socket: bool,
+    pub(super) readable: bool,
+}
+
+/// What came over a link.
+#[derive(Debug, Default)]
+pub(super) struct LinkCounters {
+    pub(super) frames: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// The reading side of all links.
+pub(super) struct Io {
+    pub(super) links: Vec<Link>,
+    waiting: Option<WaitingWriter>,
+    armed: bool,
+    block: Arc<Vec<u8>>,
+}
+
+/// See the module's documentation.
+pub(super) struct Engine {
+    pub(super) origin: Origin,
+    pub(super) clock: SystemClock,
+    lead: Mutex<Spin>,
+    io: Mutex<Io>,
+    poller_spin: Mutex<Spin>,
+    io_wanted: AtomicU32,
+    lead_wanted: AtomicU32,
+    poller_leads: AtomicBool,
+    leader_asleep: AtomicBool,
+    kicked: AtomicBool,
+    strategy: WaitStrategy,
+    epoll: Epoll,
+    wake: EventFd,
+    /// When the sleeping poller wakes by itself; zero while it is awake.
+    poller_due: AtomicU64,
+    /// Host: where its leader sleeps. A client's leader sleeps on a futex of its one link.
+    lead_epoll: Option<(Epoll, EventFd)>,
+    leader_waker: OnceLock<Arc<dyn Fn() + Send + Sync>>,
+    timers: Mutex<BinaryHeap<Timer>>,
+    closed: AtomicBool,
+    close_reason: Mutex<Option<Error>>,
+    side: OnceLock<Weak<dyn Side>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("closed", &self.closed).finish_non_exhaustive()
+    }
+}
+
+struct Timer {
+    due: Moment,
+    fire: Weak<dyn Fn() + Send + Sync>,
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+impl Eq for Timer {}
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timer {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+/// The token of the poller's own wake-up.
+const WAKE: u64 = u64::MAX;
+/// The token of the leader's kick.
+const KICK: u64 = u64::MAX - 1;
+/// Bytes taken from one link before the next has its turn.
+const DRAIN_BYTES: usize = CHUNK_BYTES + 4096;
+
+impl Engine {
+    pub(super) fn new(host: bool, strategy: WaitStrategy, waiting: Option<WaitingWriter>) -> Result<Arc<Self>> {
+        let epoll = Epoll::new()?;
+        let wake = EventFd::new()?;
+        epoll.add(wake.as_fd(), WAKE, false)?;
+        let lead_epoll = if host {
+            let (epoll, kick) = (Epoll::new()?, EventFd::new()?);
+            epoll.add(kick.as_fd(), KICK, false)?;
+            Some((epoll, kick))
+        } else {
+            None
+        };
+        Ok(Arc::new(Self {
+            origin: Origin::here(),
+            clock: SystemClock::default(),
+            lead: Mutex::new(Spin::new(strategy)),
+            poller_spin: Mutex::new(Spin::new(match strategy {
+                // Only a thread that waits may spin for ever.
+                WaitStrategy::Spin => WaitStrategy::default(),
+                other => other,
+            })),
+            io: Mutex::new(Io { links: Vec::new(), waiting, armed: false, block: Arc::default() }),
+            io_wanted: AtomicU32::new(0),
+            lead_wanted: AtomicU32::new(0),
+            poller_leads: AtomicBool::new(false),
+            leader_asleep: AtomicBool::new(false),
+            kicked: AtomicBool::new(false),
+            strategy,
+            epoll,
+            wake,
+            poller_due: AtomicU64::new(0),
+            lead_epoll,
+            leader_waker: OnceLock::new(),
+            timers: Mutex::default(),
+            closed: AtomicBool::new(false),
+            close_reason: Mutex::new(None),
+            side: OnceLock::new(),
+            thread: Mutex::new(None),
+        }))
+    }
+
+    /// Starts the poller.
+    pub(super) fn start(self: &Arc<Self>, side: Arc<dyn Side>, name: &str) -> Result<()> {
+        let _ = self.side.set(Arc::downgrade(&side));
+        let engine = Arc::clone(self);
+        *self.thread.lock() = Some(os::thread::spawn(name, move || engine.poll_loop(side.as_ref()))?);
+        Ok(())
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Adds a peer's frames.
+    pub(super) fn add_link(&self, link: Link) {
+        if self.lead_epoll.is_none()
+            && let Some(waker) = link.receiver.waker()
+        {
+            let _ = self.leader_waker.set(waker);
+        }
+        self.lock_io().links.push(link);
+        self.wake_poller();
+    }
+
+    pub(super) fn remove_link(&self, session: u32) {
+        self.lock_io().links.retain(|link| link.session != session);
+    }
+
+    /// The poller tells the side when `fd` is ready.
+    pub(super) fn watch_fd(&self, fd: BorrowedFd<'_>, token: u64, edge: bool) -> Result<()> {
+        self.epoll.add(fd, token, edge)
+    }
+
+    /// Stops telling about `fd`.
+    pub(super) fn forget_fd(&self, fd: BorrowedFd<'_>) {
+        let _ = self.epoll.remove(fd);
+    }
+
+    /// Changes the token of a descriptor that is watched already.
+    pub(super) fn rewatch_fd(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.epoll.watch_writable(fd, token, false)
+    }
+
+    /// Takes what a peer that is gone has still sent, then forgets its link.
+    pub(super) fn finish_link(&self, session: u32) {
+        let Some(side) = self.side.get().and_then(Weak::upgrade) else { return };
+        let mut io = self.lock_io();
+        let Io { links, block, .. } = &mut *io;
+        if let Some(index) = links.iter().position(|link| link.session == session) {
+            let mut link = links.swap_remove(index);
+            link.readable = link.socket;
+            // A dead peer adds nothing, so this ends with what its ring holds. What it left half-written or
+            // broken changes nothing any more.
+            for _ in 0..4096 {
+                if !matches!(drain(&mut link, block, side.as_ref()), Ok(true)) {
+                    break;
+                }
+            }
+            side.settle();
+        }
+    }
+
+    pub(super) fn watch_writable(&self, fd: BorrowedFd<'_>, token: u64, on: bool) -> Result<()> {
+        self.epoll.watch_writable(fd, token, on)
+    }
+
+    /// Rings of `fd` wake the host's leader.
+    pub(super) fn watch_leader_bell(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        match &self.lead_epoll {
+            Some((epoll, _)) => epoll.add(fd, token, true),
+            None => Ok(()),
+        }
+    }
+
+    /// The socket link of this session has bytes, or ended.
+    pub(super) fn set_readable(&self, session: u32) {
+        let mut io = self.lock_io();
+        if let Some(link) = io.links.iter_mut().find(|link| link.session == session) {
+            link.readable = true;
+        }
+    }
+
+    fn lock_io(&self) -> MutexGuard<'_, Io> {
+        if let Some(io) = self.io.try_lock() {
+            return io;
+        }
+        self.io_wanted.fetch_add(1, Ordering::Relaxed);
+        // A client's leader may sleep with the lock held.
+        self.kick_leader();
+        let io = self.io.lock();
+        self.io_wanted.fetch_sub(1, Ordering::Relaxed);
+        io
+    }
+
+    // ---- timers
+
+    /// Calls `fire` at `due`, from the poller, unless it is gone by then.
+    pub(super) fn schedule(&self, due: Moment, fire: &Arc<dyn Fn() + Send + Sync>) {
+        self.timers.lock().push(Timer { due, fire: Arc::downgrade(fire) });
+        self.due_changed(due);
+    }
+
+    /// The side has something due at `due`: the poller must not sleep longer.
+    pub(super) fn due_changed(&self, due: Moment) {
+        if due.0 < self.poller_due.load(Ordering::SeqCst) {
+            self.wake_poller();
+        }
+    }
+
+    fn fire_timers(&self, now: Moment) -> Moment {
+        loop {
+            let mut timers = self.timers.lock();
+            match timers.peek() {
+                None => return Moment::NEVER,
+                Some(timer) if timer.due > now => return timer.due,
+                Some(_) => {}
+            }
+            let timer = timers.pop();
+            drop(timers);
+            if let Some(fire) = timer.and_then(|timer| timer.fire.upgrade()) {
+                fire();
+            }
+        }
+    }
+
+    // ---- closing
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Why it is closed, as an error of `operation`.
+    pub(super) fn closed_error(&self, operation: &'static str) -> Error {
+        let reason = self.close_reason.lock();
+        let kind = reason.as_ref().map_or(ErrorKind::Closed, Error::kind);
+        let mut error = Error::new(kind, operation);
+        if let Some(reason) = &*reason {
+            for (name, value) in reason.context() {
+                error = error.with(name.to_owned(), value);
+            }
+        }
+        error
+    }
+
+    pub(super) fn check_open(&self, operation: &'static str) -> Result<()> {
+        self.origin.check(operation)?;
+        if self.is_closed() { Err(self.closed_error(operation)) } else { Ok(()) }
+    }
+
+    /// Marks it closed; true for the first caller.
+    pub(super) fn set_closed(&self, reason: Error) -> bool {
+        let mut slot = self.close_reason.lock();
+        if slot.is_none() {
+            *slot = Some(reason);
+        }
+        drop(slot);
+        let first = !self.closed.swap(true, Ordering::AcqRel);
+        self.wake_poller();
+        self.kick_leader();
+        first
+    }
+
+    /// Waits for the poller to end, unless this is the poller.
+    pub(super) fn join(&self) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && self.origin.is_here()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+
+    /// Forgets all links.
+    pub(super) fn drop_links(&self) {
+        self.lock_io().links.clear();
+    }
+
+    // ---- waking
+
+    pub(super) fn wake_poller(&self) {
+        let _ = self.wake.signal();
+    }
+
+    /// Makes a sleeping leader look at its mailbox.
+    pub(super) fn kick_leader(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        if !self.leader_asleep.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some((_, kick)) = &self.lead_epoll {
+            let _ = kick.signal();
+        } else if let Some(waker) = self.leader_waker.get() {
+            // The futex word is the host's and cannot be changed from here, so a wake-up can come just
+            // before the sleep. Repeat until the leader is up.
+            while self.leader_asleep.load(Ordering::SeqCst) && self.kicked.load(Ordering::SeqCst) {
+                waker();
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    // ---- waiting
+
+    /// Waits until `take` has something; leads meanwhile when nobody else does.
+    pub(super) fn wait_until<T>(
+        &self,
+        operation: &'static str,
+        signal: &Signal,
+        wait: &mut Wait<'_>,
+        take: &mut dyn FnMut() -> Option<Result<T>>,
+    ) -> Result<T> {
+        if let Some(taken) = take() {
+            return taken;
+        }
+        if wait.timeout == Some(Duration::ZERO) {
+            // One look at the links: what has come counts as there.
+            if let Some(_lead) = self.lead.try_lock() {
+                let mut io = self.lock_io();
+                self.look(&mut io);
+            }
+            return take().unwrap_or_else(|| Err(timed_out(operation, wait)));
+        }
+        let deadline = Deadline::of(wait);
+        loop {
+            self.origin.check(operation)?;
+            let slept = match self.become_leader() {
+                Some(mut spin) => {
+                    signal.set_leading(true);
+                    let led = self.lead(&mut spin, deadline, take);
+                    signal.set_leading(false);
+                    match led {
+                        Led::Took(taken) => return taken,
+                        Led::Slept(slept) => slept,
+                    }
+                }
+                None => {
+                    let epoch = signal.epoch();
+                    if let Some(taken) = take() {
+                        return taken;
+                    }
+                    signal.park(epoch, deadline.slice())
+                }
+            };
+            if let Some(taken) = take() {
+                return taken;
+            }
+            if matches!(slept, Slept::Interrupted | Slept::TimedOut) && wait.interrupted() {
+                return Err(Error::new(ErrorKind::Interrupted, operation));
+            }
+            if deadline.has_passed() {
+                return Err(timed_out(operation, wait));
+            }
+        }
+    }
+
+    fn become_leader(&self) -> Option<MutexGuard<'_, Spin>> {
+        // Once it is closed nothing is left to read.
+        if self.is_closed() {
+            return None;
+        }
+        if let Some(lead) = self.lead.try_lock() {
+            return Some(lead);
+        }
+        if self.poller_leads.load(Ordering::Acquire) {
+            // The poller only spins for a moment and makes way.
+            self.lead_wanted.fetch_add(1, Ordering::AcqRel);
+            let lead = self.lead.try_lock_for(Duration::from_micros(200));
+            self.lead_wanted.fetch_sub(1, Ordering::AcqRel);
+            return lead;
+        }
+        None
+    }
+
+    fn lead<T>(&self, spin: &mut Spin, deadline: Deadline, take: &mut dyn FnMut() -> Option<Result<T>>) -> Led<T> {
+        let mut io = self.lock_io();
+        self.disarm(&mut io);
+        let mut turn = Turn::new(spin);
+        loop {
+            self.kicked.store(false, Ordering::SeqCst);
+            let found = self.look(&mut io);
+            if let Some(taken) = take() {
+                turn.end(spin, true);
+                self.leave(&mut io);
+                return Led::Took(taken);
+            }
+            if self.is_closed() {
+                return Led::Slept(Slept::Woken);
+            }
+            if self.io_wanted.load(Ordering::Relaxed) > 0 {
+                MutexGuard::bump(&mut io);
+            }
+            if found {
+                turn = Turn::new(spin);
+                continue;
+            }
+            if turn.spins_on() {
+                if turn.is_endless() && deadline.has_passed() {
+                    self.leave(&mut io);
+                    return Led::Slept(Slept::TimedOut);
+                }
+                continue;
+            }
+            turn.end(spin, false);
+            if spin.wants_wake() {
+                self.arm(&mut io, Mode::Leader);
+            }
+            // From here on a fire kicks; what was fired before is seen by this look.
+            self.leader_asleep.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            let mut slept = Slept::Woken;
+            let mut taken = None;
+            if !self.look(&mut io) && !self.kicked.load(Ordering::SeqCst) {
+                taken = take();
+                if taken.is_none() {
+                    let slice = deadline.slice();
+                    slept = self.leader_sleep(&mut io, spin.sleep_limit().map_or(slice, |limit| limit.min(slice)));
+                }
+            }
+            self.leader_asleep.store(false, Ordering::SeqCst);
+            self.disarm(&mut io);
+            self.look(&mut io);
+            if let Some(taken) = taken.or_else(&mut *take) {
+                self.leave(&mut io);
+                return Led::Took(taken);
+            }
+            if matches!(slept, Slept::Interrupted | Slept::TimedOut) || deadline.has_passed() {
+                self.leave(&mut io);
+                return Led::Slept(slept);
+            }
+            turn = Turn::new(spin);
+        }
+    }
+
+    fn leader_sleep(&self, io: &mut MutexGuard<'_, Io>, slice: Duration) -> Slept {
+        if let WaitStrategy::Timed { .. } = self.strategy {
+            std::thread::sleep(slice);
+            return Slept::Woken;
+        }
+        if let Some((epoll, kick)) = &self.lead_epoll {
+            return MutexGuard::unlocked(io, || {
+                let mut events = [Event::EMPTY; 16];
+                let slept = match epoll.wait(&mut events, Some(slice)) {
+                    Ok(0) => Slept::TimedOut,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => Slept::Interrupted,
+                    _ => Slept::Woken,
+                };
+                if events.iter().any(|event| event.token() == KICK) {
+                    let _ = kick.drain();
+                }
+                slept
+            });
+        }
+        // A client has one link. Without shared memory its poller reads, and the leader naps at the
+        // poller's pace.
+        match io.links.first_mut().and_then(|link| link.receiver.sleep(Some(slice))) {
+            Some(slept) => slept,
+            None => MutexGuard::unlocked(io, || {
+                std::thread::sleep(slice.min(Duration::from_millis(1)));
+                Slept::Woken
+            }),
+        }
+    }
+
+    /// Says that the poller sleeps, and makes sure that nothing is left lying.
+    fn leave(&self, io: &mut Io) {
+        if matches!(self.strategy, WaitStrategy::Timed { .. }) {
+            return;
+        }
+        self.arm(io, Mode::Poller);
+        for _ in 0..8 {
+            if !self.look(io) {
+                return;
+            }
+        }
+        self.wake_poller();
+    }
+
+    fn arm(&self, io: &mut Io, mode: Mode) {
+        io.armed = true;
+        if let Some(waiting) = &mut io.waiting {
+            waiting.arm(mode);
+        }
+    }
+
+    fn disarm(&self, io: &mut Io) {
+        if std::mem::take(&mut io.armed)
+            && let Some(waiting) = &mut io.waiting
+        {
+            waiting.disarm();
+        }
+    }
+
+    // ---- looking
+
+    /// Takes frames from every link and hands them to the side; true when there were any.
+    fn look(&self, io: &mut Io) -> bool {
+        let Some(side) = self.side.get().and_then(Weak::upgrade) else { return false };
+        let mut found = false;
+        let mut failed: Vec<(u32, Error)> = Vec::new();
+        let Io { links, block, .. } = io;
+        for link in links.iter_mut() {
+            match drain(link, block, side.as_ref()) {
+                Ok(any) => found |= any,
+                Err(error) => failed.push((link.session, error)),
+            }
+        }
+        for (session, error) in failed {
+            links.retain(|link| link.session != session);
+            side.link_failed(session, &error);
+            found = true;
+        }
+        if found {
+            side.settle();
+        }
+        found
+    }
+
+    fn poll_loop(&self, side: &dyn Side) {
+        let mut events = [Event::EMPTY; 64];
+        while !self.is_closed() {
+            if let Some(_lead) = self.lead.try_lock() {
+                self.poller_leads.store(true, Ordering::Release);
+                let mut spin = self.poller_spin.lock();
+                let mut io = self.lock_io();
+                self.disarm(&mut io);
+                let mut turn = Turn::new(&mut spin);
+                loop {
+                    if self.look(&mut io) {
+                        turn.end(&mut spin, true);
+                        turn = Turn::new(&mut spin);
+                    } else if !turn.spins_on() {
+                        turn.end(&mut spin, false);
+                        break;
+                    }
+                    if self.lead_wanted.load(Ordering::Acquire) > 0 || self.is_closed() {
+                        break;
+                    }
+                }
+                self.leave(&mut io);
+                drop(io);
+                self.poller_leads.store(false, Ordering::Release);
+            }
+            let now = self.now();
+            let due = side.tick(now).min(self.fire_timers(now));
+            let mut timeout = if due == Moment::NEVER { None } else { Some(due.since(self.now())) };
+            if let WaitStrategy::Timed { interval } = self.strategy {
+                timeout = Some(timeout.map_or(interval, |timeout| timeout.min(interval)));
+            }
+            self.poller_due.store(due.0, Ordering::SeqCst);
+            // What became due before this store was seen is caught by one more look.
+            let again = side.tick(self.now()).min(self.timers.lock().peek().map_or(Moment::NEVER, |timer| timer.due));
+            if again < due {
+                timeout = Some(again.since(self.now()));
+            }
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(_) => 0,
+            };
+            self.poller_due.store(0, Ordering::SeqCst);
+            for event in &events[..count] {
+                if event.token() == WAKE {
+                    let _ = self.wake.drain();
+                } else {
+                    side.event(event.token(), event);
+                }
+            }
+        }
+    }
+}
+
+/// One stretch of looking without a sleep.
+struct Turn {
+    budget: Duration,
+    begun: Option<Instant>,
+    looks: u32,
+}
+
+impl Turn {
+    fn new(spin: &mut Spin) -> Self {
+        Self { budget: spin.budget(), begun: None, looks: 0 }
+    }
+
+    /// Pauses for a moment, unless the budget is used up.
+    fn spins_on(&mut self) -> bool {
+        if self.budget.is_zero() {
+            return false;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks % 16 == 1 && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget {
+            return false;
+        }
+        spin_loop();
+        true
+    }
+
+    fn is_endless(&self) -> bool {
+        self.budget == Duration::MAX && self.looks % 1024 == 0
+    }
+
+    fn end(&self, spin: &mut Spin, found: bool) {
+        if !self.budget.is_zero() {
+            spin.record(found);
+        }
+    }
+}
+
+/// How a leader's turn ended.
+enum Led<T> {
+    Took(Result<T>),
+    Slept(Slept),
+}
+
+/// Takes what has come over one link and hands it on; true when there was anything.
+fn drain(link: &mut Link, block: &mut Arc<Vec<u8>>, side: &dyn Side) -> Result<bool> {
+    let expected = if link.socket {
+        if !std::mem::take(&mut link.readable) {
+            return Ok(false);
+        }
+        DRAIN_BYTES
+    } else {
+        match link.receiver.waiting_bytes()? {
+            0 => return Ok(false),
+            waiting => waiting.min(DRAIN_BYTES),
+        }
+    };
+    // The block is used again when nobody holds a message of it, and is never much larger than what
+    // came: a message that is kept for long holds its whole block.
+    match Arc::get_mut(block) {
+        Some(bytes) if bytes.capacity() >= expected && bytes.capacity() <= 8 * expected.max(512) => bytes.clear(),
+        _ => *block = Arc::new(Vec::with_capacity(expected)),
+    }
+    let bytes = Arc::get_mut(block).expect("a block that was just made, or found to be unshared, is unshared");
+    let frames = link.receiver.drain(bytes, DRAIN_BYTES)?;
+    if frames == 0 {
+        return Ok(false);
+    }
+    if link.socket && frames > 0 {
+        // There may be more than one read's worth.
+        link.readable = true;
+    }
+    // Relaxed: these are counters, read by `stats` alone.
+    link.counters.frames.fetch_add(frames as u64, Ordering::Relaxed);
+    link.counters.bytes.fetch_add(block.len() as u64, Ordering::Relaxed);
+    let mut plain = Vec::new();
+    let mut has_chunks = false;
+    for body in bodies(block) {
+        if Kind::of(&block[body.clone()])? == Kind::Chunk {
+            has_chunks = true;
+            break;
+        }
+    }
+    if !has_chunks {
+        side.frames(link.session, block, &mut bodies(block).map(|body| (body.start, body.end)))?;
+        return Ok(true);
+    }
+    for body in bodies(block) {
+        if Kind::of(&block[body.clone()])? == Kind::Chunk {
+            side.frames(link.session, block, &mut plain.drain(..))?;
+            let chunk = Chunk::decode(&block[body.clone()])?;
+            if let Some(whole) = link.assembler.add(&chunk)? {
+                if Kind::of(&whole)? == Kind::Chunk {
+                    return Err(Error::new(ErrorKind::Protocol, "session.receive").with("violation", "a chunk of chunks"));
+                }
+                side.frames(link.session, &whole, &mut std::iter::once((0, whole.len())))?;
+            }
+        } else {
+            plain.push((body.start, body.end));
+        }
+    }
+    side.frames(link.session, block, &mut plain.drain(..))?;
+    Ok(true)
+}

@@ -1,0 +1,292 @@
+/* Host and client as two processes, forked children, and what the statistics say of it. */
+#include "check.h"
+
+static const char *directory;
+
+static flowmesh_status add(void *context, flowmesh_request *request)
+{
+    flowmesh_bytes payload = flowmesh_request_payload(request);
+    char text[32];
+    if (payload.size == 0 || payload.size >= sizeof text)
+        return flowmesh_handler_error("RangeError", "1 to 31 bytes");
+    memcpy(text, payload.data, payload.size);
+    text[payload.size] = '\0';
+    if (strcmp(text, "die") == 0)
+        _exit(3);
+    snprintf(text, sizeof text, "%d", atoi(text) + *(int *)context);
+    return flowmesh_request_reply(request, text, strlen(text), NULL, 0);
+}
+
+/* Serves and tells, until the host goes. */
+static int client_process(void *argument)
+{
+    (void)argument;
+    flowmesh_mesh *mesh;
+    flowmesh_service *service;
+    flowmesh_subscription *from;
+    flowmesh_message *message;
+    flowmesh_open_options options = FLOWMESH_OPEN_OPTIONS_INIT;
+    int ten = 10;
+    options.name = "adder";
+    CHECK_OK(flowmesh_connect(directory, &options, &mesh));
+    CHECK(flowmesh_mesh_role(mesh) == FLOWMESH_ROLE_CLIENT);
+    CHECK(flowmesh_mesh_session(mesh) > 0);
+    CHECK(flowmesh_mesh_host_pid(mesh) == (uint32_t)getppid());
+    CHECK_OK(flowmesh_subscribe(mesh, "never", NULL, &from));
+    flowmesh_serve_options serve = FLOWMESH_SERVE_OPTIONS_INIT;
+    serve.version = "1.2";
+    CHECK_OK(flowmesh_serve(mesh, "calc.add", &serve, add, &ten, NULL, &service));
+    CHECK_OK(flowmesh_publish(mesh, "client.ready", "", 0, NULL, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_DISCONNECTED, flowmesh_subscription_receive(from, -1, &message));
+    CHECK(flowmesh_status_is_retryable(FLOWMESH_ERR_DISCONNECTED) == 1);
+    CHECK_STATUS(FLOWMESH_ERR_DISCONNECTED, flowmesh_publish(mesh, "a", "", 0, NULL, NULL));
+    CHECK(flowmesh_mesh_is_closed(mesh) == 1);
+    CHECK_OK(flowmesh_subscription_free(from));
+    CHECK_OK(flowmesh_service_free(service));
+    CHECK_OK(flowmesh_mesh_free(mesh));
+    CHECK(flowmesh_handle_count() == 0);
+    return 0;
+}
+
+static void discovery_and_statistics(flowmesh_mesh *host)
+{
+    flowmesh_instance_list *list;
+    flowmesh_instance instance = FLOWMESH_INSTANCE_INIT;
+    CHECK_OK(flowmesh_services(host, &list));
+    CHECK(flowmesh_instance_list_count(list) == 1);
+    CHECK_OK(flowmesh_instance_list_get(list, 0, &instance));
+    CHECK(strcmp(instance.service, "calc.add") == 0 && strcmp(instance.version, "1.2") == 0);
+    CHECK(strcmp(instance.client, "adder") == 0 && instance.session > 0 && instance.pid != (uint32_t)getpid());
+    CHECK(instance.struct_size == sizeof instance && instance.concurrency == 1);
+    /* A program with an older header asks for less. */
+    flowmesh_instance older = FLOWMESH_INSTANCE_INIT;
+    older.struct_size = offsetof(flowmesh_instance, instance);
+    older.instance = 77;
+    CHECK_OK(flowmesh_instance_list_get(list, 0, &older));
+    CHECK(older.instance == 77 && strcmp(older.client, "adder") == 0);
+    CHECK_OK(flowmesh_instance_list_free(list));
+
+    flowmesh_snapshot *snapshot;
+    flowmesh_totals totals = FLOWMESH_TOTALS_INIT;
+    flowmesh_service_stats service = FLOWMESH_SERVICE_STATS_INIT;
+    flowmesh_session_stats session = FLOWMESH_SESSION_STATS_INIT;
+    flowmesh_subscription_stats subscription = FLOWMESH_SUBSCRIPTION_STATS_INIT;
+    CHECK_OK(flowmesh_stats(host, &snapshot));
+    CHECK_OK(flowmesh_snapshot_totals(snapshot, &totals));
+    CHECK(totals.published >= 1 && totals.delivered >= 1);
+    CHECK(flowmesh_snapshot_service_count(snapshot) == 1);
+    CHECK_OK(flowmesh_snapshot_service(snapshot, 0, &service));
+    CHECK(strcmp(service.name, "calc.add") == 0 && service.calls == 2 && service.failed == 1);
+    CHECK(service.instances == 1 && service.latency_count >= 1 && service.latency_max_ns > 0);
+    CHECK(service.latency_p50_ns <= service.latency_max_ns);
+    CHECK(flowmesh_snapshot_session_count(snapshot) == 1);
+    CHECK_OK(flowmesh_snapshot_session(snapshot, 0, &session));
+    CHECK(strcmp(session.name, "adder") == 0 && strcmp(session.language, "c") == 0);
+    CHECK(strcmp(session.transport, "shm") == 0 && strcmp(session.version, flowmesh_version()) == 0);
+    CHECK(session.pid == instance.pid && session.frames_in > 0);
+    CHECK(flowmesh_snapshot_subscription_count(snapshot) == 2);
+    int seen = 0;
+    for (size_t i = 0; i < 2; i++) {
+        CHECK_OK(flowmesh_snapshot_subscription(snapshot, i, &subscription));
+        seen |= strcmp(subscription.pattern, "never") == 0 ? 1 : 0;
+        seen |= strcmp(subscription.pattern, "client.ready") == 0 ? 2 : 0;
+    }
+    CHECK(seen == 3);
+    CHECK_OK(flowmesh_snapshot_free(snapshot));
+
+    char *json;
+    CHECK_OK(flowmesh_stats_json(host, &json));
+    CHECK(json[0] == '{' && strstr(json, "\"calc.add\"") != NULL && strstr(json, "\"uptime_ms\"") != NULL);
+    CHECK_OK(flowmesh_string_free(json));
+}
+
+static void two_processes(void)
+{
+    flowmesh_mesh *host;
+    flowmesh_subscription *ready;
+    flowmesh_message *message;
+    /* The child is forked first, so that it starts from nothing, and connects when there is a host. */
+    CHECK_OK(flowmesh_open(directory, NULL, &host));
+    CHECK_OK(flowmesh_subscribe(host, "client.ready", NULL, &ready));
+    pid_t child = spawn(client_process, NULL);
+    CHECK_OK(flowmesh_subscription_receive(ready, SOON_MS, &message));
+    CHECK_OK(flowmesh_message_free(message));
+
+    CHECK_OK(flowmesh_call(host, "calc.add", "32", 2, NULL, &message));
+    CHECK_BYTES("42", flowmesh_message_payload(message));
+    CHECK_OK(flowmesh_message_free(message));
+    CHECK_STATUS(FLOWMESH_ERR_HANDLER_FAILED, flowmesh_call(host, "calc.add", "", 0, NULL, &message));
+    CHECK(strcmp(flowmesh_error_get("type"), "RangeError") == 0);
+    discovery_and_statistics(host);
+
+    CHECK_OK(flowmesh_subscription_free(ready));
+    CHECK_OK(flowmesh_mesh_free(host));
+    CHECK(exit_status(child) == 0);
+}
+
+static void a_dead_instance_is_peer_gone(void)
+{
+    flowmesh_mesh *host;
+    flowmesh_subscription *ready;
+    flowmesh_message *message;
+    CHECK_OK(flowmesh_open(directory, NULL, &host));
+    CHECK_OK(flowmesh_subscribe(host, "client.ready", NULL, &ready));
+    pid_t child = spawn(client_process, NULL);
+    CHECK_OK(flowmesh_subscription_receive(ready, SOON_MS, &message));
+    CHECK_OK(flowmesh_message_free(message));
+    CHECK_STATUS(FLOWMESH_ERR_PEER_GONE, flowmesh_call(host, "calc.add", "die", 3, NULL, &message));
+    CHECK(exit_status(child) == 3);
+    CHECK_OK(flowmesh_subscription_free(ready));
+    CHECK_OK(flowmesh_mesh_free(host));
+}
+
+struct inherited {
+    flowmesh_mesh *host, *client;
+    flowmesh_subscription *subscription;
+    flowmesh_service *service;
+    flowmesh_message *message;
+    flowmesh_request *request;
+    flowmesh_pending *pending;
+};
+
+#define CHECK_FORKED(call) CHECK_STATUS(FLOWMESH_ERR_FORKED, call)
+
+static int forked_child(void *argument)
+{
+    struct inherited *in = argument;
+    flowmesh_subscription *s;
+    flowmesh_service *v;
+    flowmesh_message *m;
+    flowmesh_request *q;
+    flowmesh_pending *p;
+    flowmesh_instance_list *l;
+    flowmesh_snapshot *n;
+    char *json;
+    flowmesh_mesh *meshes[] = {in->host, in->client};
+    for (int i = 0; i < 2; i++) {
+        flowmesh_mesh *mesh = meshes[i];
+        CHECK_FORKED(flowmesh_publish(mesh, "a", "", 0, NULL, NULL));
+        CHECK_FORKED(flowmesh_subscribe(mesh, "a", NULL, &s));
+        CHECK_FORKED(flowmesh_on(mesh, "a", NULL, NULL, NULL, NULL, &s) == FLOWMESH_ERR_NULL_ARGUMENT
+                         ? flowmesh_service_open(mesh, "a", NULL, &v)
+                         : FLOWMESH_OK);
+        CHECK_FORKED(flowmesh_serve(mesh, "a", NULL, add, NULL, NULL, &v));
+        CHECK_FORKED(flowmesh_call(mesh, "a", "", 0, NULL, &m));
+        CHECK_FORKED(flowmesh_call_start(mesh, "a", "", 0, NULL, &p));
+        CHECK_FORKED(flowmesh_services(mesh, &l));
+        CHECK_FORKED(flowmesh_stats(mesh, &n));
+        CHECK_FORKED(flowmesh_stats_json(mesh, &json));
+    }
+    CHECK_FORKED(flowmesh_subscription_receive(in->subscription, -1, &m));
+    CHECK_FORKED(flowmesh_subscription_fd(in->subscription));
+    CHECK_FORKED(flowmesh_service_next(in->service, -1, &q));
+    CHECK_FORKED(flowmesh_service_fd(in->service));
+    CHECK_FORKED(flowmesh_pending_wait(in->pending, -1, &m));
+    CHECK_FORKED(flowmesh_pending_fd(in->pending));
+    CHECK_FORKED(flowmesh_request_reply(in->request, "", 0, NULL, 0));
+    CHECK_BYTES("x", flowmesh_message_payload(in->message)); /* plain memory */
+
+    /* The child opens its own, and the directory is still its parent's. */
+    flowmesh_mesh *own;
+    CHECK_STATUS(FLOWMESH_ERR_ALREADY_OPEN, flowmesh_open(directory, NULL, &own));
+    char pid[16];
+    snprintf(pid, sizeof pid, "%d", (int)getppid());
+    CHECK(flowmesh_error_get("pid") != NULL && strcmp(flowmesh_error_get("pid"), pid) == 0);
+    CHECK_OK(flowmesh_connect(directory, NULL, &own));
+    CHECK_OK(flowmesh_publish(own, "from.child", "hello", 5, NULL, NULL));
+    CHECK_OK(flowmesh_mesh_free(own));
+
+    CHECK_OK(flowmesh_message_free(in->message));
+    CHECK_OK(flowmesh_request_free(in->request));
+    CHECK_OK(flowmesh_pending_free(in->pending));
+    CHECK_OK(flowmesh_service_free(in->service));
+    CHECK_OK(flowmesh_subscription_free(in->subscription));
+    CHECK_OK(flowmesh_mesh_free(in->client));
+    CHECK_OK(flowmesh_mesh_free(in->host));
+    CHECK(flowmesh_handle_count() == 0);
+    return 0;
+}
+
+static void handles_stay_with_their_process(void)
+{
+    struct inherited in;
+    flowmesh_message *message;
+    CHECK_OK(flowmesh_open(directory, NULL, &in.host));
+    CHECK_OK(flowmesh_connect(directory, NULL, &in.client));
+    CHECK_OK(flowmesh_subscribe(in.client, ">", NULL, &in.subscription));
+    CHECK_OK(flowmesh_publish(in.host, "a", "x", 1, NULL, NULL));
+    CHECK_OK(flowmesh_subscription_receive(in.subscription, SOON_MS, &in.message));
+    CHECK_OK(flowmesh_service_open(in.client, "mine", NULL, &in.service));
+    CHECK_OK(flowmesh_call_start(in.host, "mine", "x", 1, NULL, &in.pending));
+    CHECK_OK(flowmesh_service_next(in.service, SOON_MS, &in.request));
+    CHECK(exit_status(spawn(forked_child, &in)) == 0);
+
+    /* The parent noticed nothing but the child's event. */
+    CHECK_OK(flowmesh_subscription_receive(in.subscription, SOON_MS, &message));
+    CHECK_BYTES("hello", flowmesh_message_payload(message));
+    CHECK_OK(flowmesh_message_free(message));
+    CHECK_OK(flowmesh_request_reply(in.request, "y", 1, NULL, 0));
+    CHECK_OK(flowmesh_pending_wait(in.pending, SOON_MS, &message));
+    CHECK_BYTES("y", flowmesh_message_payload(message));
+    CHECK_OK(flowmesh_message_free(message));
+    CHECK_OK(flowmesh_message_free(in.message));
+    CHECK_OK(flowmesh_request_free(in.request));
+    CHECK_OK(flowmesh_pending_free(in.pending));
+    CHECK_OK(flowmesh_service_free(in.service));
+    CHECK_OK(flowmesh_subscription_free(in.subscription));
+    CHECK_OK(flowmesh_mesh_free(in.client));
+    CHECK_OK(flowmesh_mesh_free(in.host));
+}
+
+static void opening_says_what_is_in_the_way(void)
+{
+    flowmesh_mesh *host, *second;
+    char path[128];
+    snprintf(path, sizeof path, "%s/none", directory);
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_connect(path, NULL, &second));
+    CHECK(second == NULL);
+    snprintf(path, sizeof path, "%s/sub", directory);
+    CHECK_OK(flowmesh_open(path, NULL, &host));
+    CHECK_TEXT(path, flowmesh_mesh_directory(host));
+    CHECK(flowmesh_mesh_role(host) == FLOWMESH_ROLE_HOST && flowmesh_mesh_session(host) == 0);
+    CHECK(flowmesh_mesh_host_pid(host) == (uint32_t)getpid());
+    CHECK_STATUS(FLOWMESH_ERR_ALREADY_OPEN, flowmesh_open(path, NULL, &second));
+    CHECK_OK(flowmesh_mesh_free(host));
+    CHECK_OK(flowmesh_open(path, NULL, &host));
+    CHECK_OK(flowmesh_mesh_free(host));
+}
+
+static void over_tcp(void)
+{
+    static const char secret[] = "sixteen bytes!!!";
+    flowmesh_mesh *host, *client;
+    flowmesh_subscription *from;
+    flowmesh_message *message;
+    char address[64];
+    CHECK_OK(flowmesh_open(directory, NULL, &host));
+    CHECK_OK(flowmesh_listen_tcp(host, "127.0.0.1:0", secret, 16, address, sizeof address));
+    CHECK(strncmp(address, "127.0.0.1:", 10) == 0 && atoi(address + 10) > 0);
+    CHECK_STATUS(FLOWMESH_ERR_UNAUTHENTICATED, flowmesh_connect_tcp(address, "sixteen bytes???", 16, NULL, &client));
+    CHECK_OK(flowmesh_connect_tcp(address, secret, 16, NULL, &client));
+    CHECK(flowmesh_mesh_directory(client).data == NULL);
+    CHECK_OK(flowmesh_subscribe(client, "far", NULL, &from));
+    CHECK_OK(flowmesh_publish(host, "far", "away", 4, NULL, NULL));
+    CHECK_OK(flowmesh_subscription_receive(from, SOON_MS, &message));
+    CHECK_BYTES("away", flowmesh_message_payload(message));
+    CHECK_OK(flowmesh_message_free(message));
+    CHECK_STATUS(FLOWMESH_ERR_UNSUPPORTED, flowmesh_listen_tcp(client, "127.0.0.1:0", secret, 16, NULL, 0));
+    CHECK_OK(flowmesh_subscription_free(from));
+    CHECK_OK(flowmesh_mesh_free(client));
+    CHECK_OK(flowmesh_mesh_free(host));
+}
+
+int main(void)
+{
+    directory = check_start();
+    opening_says_what_is_in_the_way();
+    two_processes();
+    a_dead_instance_is_peer_gone();
+    handles_stay_with_their_process();
+    over_tcp();
+    return check_end("processes");
+}
