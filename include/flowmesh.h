@@ -3,8 +3,8 @@
  *
  * Generated from the library's source by cbindgen: change it there, then run `ffi/check-header.sh --write`.
  *
- * One process opens a directory and is the host; others connect to it. All of them publish and receive events,
- * call services and serve them, through shared memory.
+ * One process opens a directory and is the host; others connect to it. All of them publish and receive
+ * events, call services and serve them, through shared memory.
  *
  *     flowmesh_mesh *mesh;
  *     if (flowmesh_open("/tmp/orders", NULL, &mesh) != FLOWMESH_OK)
@@ -12,36 +12,39 @@
  *     flowmesh_publish(mesh, "orders.created", "42", 2, NULL, NULL);
  *     flowmesh_mesh_free(mesh);
  *
- * Compile and link with `cc program.c $(pkg-config --cflags --libs flowmesh)`; add `--static` for libflowmesh.a.
+ * Compile and link with `cc program.c $(pkg-config --cflags --libs flowmesh)`; add `--static` for
+ * libflowmesh.a.
  *
- * ERRORS. Functions return a status: FLOWMESH_OK (0) or a negative code of `enum flowmesh_code`. The message and
- * the values of the last error of the calling thread are read with flowmesh_error_message() and
- * flowmesh_error_get(). Functions that return a number return a negative status instead; functions that return
- * text, bytes or an unsigned number return an empty value, and flowmesh_error_code() says why.
+ * ERRORS. Functions return a status: FLOWMESH_OK (0) or a negative code of `enum flowmesh_code`. The message
+ * and the values of the last error of the calling thread are read with flowmesh_error_message() and
+ * flowmesh_error_get(). Functions that return a number return a negative status instead; functions that
+ * return text, bytes or an unsigned number return an empty value, and flowmesh_error_code() says why.
  *
- * HANDLES. What a function gives through an out-parameter is the caller's and is freed once, with the `_free` of its
- * type. What a function returns otherwise is lent until the handle it came from is freed. What is passed in is
- * copied, except a handler's `context`. On failure an out-parameter is NULL or 0. Freeing NULL does nothing; a
- * mesh may be freed before what was made from it. A handle is a number, not an address: one that was freed, or never
- * was one, gives FLOWMESH_ERR_BAD_HANDLE, one of another type too, and NULL gives FLOWMESH_ERR_NULL_ARGUMENT.
+ * HANDLES. What a function gives through an out-parameter is the caller's and is freed once, with the `_free`
+ * of its type. What a function returns otherwise is lent until the handle it came from is freed. What is
+ * passed in is copied, except a handler's `context`. On failure an out-parameter is NULL or 0. Freeing NULL
+ * does nothing; a mesh may be freed before what was made from it. A handle is a number, not an address: one
+ * that was freed, or never was one, gives FLOWMESH_ERR_BAD_HANDLE, one of another type too, and NULL gives
+ * FLOWMESH_ERR_NULL_ARGUMENT.
  *
- * THREADS. Every function may be called from any thread, and any handle may be used by several at once; one may
- * close or free a handle that another is waiting in, which ends that wait with FLOWMESH_ERR_CLOSED. Each function
- * says whether it blocks; those that wait take `timeout_ms`: below 0 for ever, 0 not at all. Text and bytes that
- * were lent must not be read while another thread frees their handle.
+ * THREADS. Every function may be called from any thread, and any handle may be used by several at once; one
+ * may close or free a handle that another is waiting in, which ends that wait with FLOWMESH_ERR_CLOSED. Each
+ * function says whether it blocks; those that wait take `timeout_ms`: below 0 for ever, 0 not at all. Text
+ * and bytes that were lent must not be read while another thread frees their handle.
  *
- * SIGNALS. The library installs no handlers, and its own threads block all signals. When a signal ends a system
- * call, the function that waits returns FLOWMESH_ERR_INTERRUPTED after the program's handler ran, unless
- * `on_signal` of the open options says to go on.
+ * SIGNALS. The library installs no handlers, and its own threads block all signals. When a signal ends the
+ * sleep of a function that waits, it returns FLOWMESH_ERR_INTERRUPTED after the program's handler ran, unless
+ * `on_signal` of the open options says to go on. A signal that comes just before the sleep does not end it: a
+ * program that must not miss one gives an `interrupt` function that looks at its handler's flag.
  *
- * FORK. Handles belong to the process that made them: in a forked child they answer FLOWMESH_ERR_FORKED, and may be
- * freed. Opening or connecting anew in the child works.
+ * FORK. Handles belong to the process that made them: in a forked child they answer FLOWMESH_ERR_FORKED, and
+ * may be freed. Opening or connecting anew in the child works.
  *
- * HANDLERS run in threads of the library, which holds no lock meanwhile: they may call any function, close and free
- * included. They must not throw, unwind or longjmp into the library.
+ * HANDLERS run in threads of the library, which holds no lock meanwhile: they may call any function, close
+ * and free included. They must not throw, unwind or longjmp into the library.
  *
- * TEXT is UTF-8 and NUL-terminated; bytes are a pointer and a size, and NULL is allowed for size 0. Times carry their
- * unit in the name.
+ * TEXT is UTF-8 and NUL-terminated; bytes are a pointer and a size, and NULL is allowed for size 0. Times
+ * carry their unit in the name.
  *
  * OPTIONS begin with their own size, set by their `_INIT` macro, so that a program and a library of different
  * versions agree on what is there. NULL stands for the defaults.
@@ -70,7 +73,7 @@
 
 /* What options and results begin with:  flowmesh_call_options options = FLOWMESH_CALL_OPTIONS_INIT; */
 #define FLOWMESH_OPEN_OPTIONS_INIT \
-    {sizeof(flowmesh_open_options), NULL, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.0, 0, 0, 0, 0}
+    {sizeof(flowmesh_open_options), NULL, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.0, 0, 0, 0, 0, NULL, NULL}
 #define FLOWMESH_PUBLISH_OPTIONS_INIT {sizeof(flowmesh_publish_options), NULL, 0, 0, 0, 30000, 4, 0}
 #define FLOWMESH_SUBSCRIBE_OPTIONS_INIT \
     {sizeof(flowmesh_subscribe_options), NULL, 0, 0, 0, 1000, 0, 0, 100, 30000, 2.0, NULL}
@@ -217,6 +220,13 @@ typedef struct flowmesh_subscription flowmesh_subscription;
  */
 typedef int32_t flowmesh_status;
 
+/**
+ * Says whether a blocked call is to end with `FLOWMESH_ERR_INTERRUPTED`: not 0 when it is. Asked in the thread that
+ * waits, after a signal and at least once a second, so that a flag set by a signal handler is seen even when the
+ * signal came just before the wait. It must not block or call the library.
+ */
+typedef int32_t (*flowmesh_interrupt)(void *context);
+
 /** How to open or connect. Begin with `FLOWMESH_OPEN_OPTIONS_INIT`. */
 typedef struct flowmesh_open_options {
     /** `sizeof` of this struct. */
@@ -253,6 +263,10 @@ typedef struct flowmesh_open_options {
     uint32_t breaker_min_calls;
     /** Breaker: calls let through at once to see whether the service works again; 0: 1. */
     uint32_t breaker_probes;
+    /** Asked, instead of `on_signal`, whether a blocked call is to end; NULL: nobody is asked. */
+    flowmesh_interrupt interrupt;
+    /** What `interrupt` is called with. */
+    void *interrupt_context;
 } flowmesh_open_options;
 
 /**

@@ -4,6 +4,7 @@ use crate::{
     flowmesh_status, flowmesh_text,
     guard::{Call, guard, guard_number, guard_value},
     options::flowmesh_open_options,
+    wait::Interrupt,
 };
 use flowmesh::{Mesh, MeshBuilder, Result, Role};
 use std::ffi::{CString, OsStr, c_char, c_void};
@@ -27,7 +28,7 @@ pub enum flowmesh_role {
 
 pub(crate) struct MeshHandle {
     pub(crate) mesh: Mesh,
-    pub(crate) signals_interrupt: bool,
+    pub(crate) interrupt: Interrupt,
     directory: Option<CString>,
 }
 
@@ -206,7 +207,7 @@ pub unsafe extern "C" fn flowmesh_mesh_is_closed(mesh: *const flowmesh_mesh) -> 
 impl MeshHandle {
     fn new(call: Call, mesh: Mesh, options: &flowmesh_open_options) -> Result<Self> {
         let directory = mesh.directory().and_then(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
-        Ok(Self { mesh, signals_interrupt: options.signals_interrupt(call)?, directory })
+        Ok(Self { mesh, interrupt: Interrupt::of(call, options)?, directory })
     }
 }
 
@@ -228,7 +229,7 @@ unsafe fn start(
         // A path is bytes: it need not be UTF-8.
         let path = Path::new(OsStr::from_bytes(std::ffi::CStr::from_ptr(directory).to_bytes()));
         let options = call.options(options)?;
-        options.signals_interrupt(call)?;
+        Interrupt::of(call, &options)?;
         let mesh = start(options.builder(call)?, path)?;
         out.set(call.give(MeshHandle::new(call, mesh, &options)?)?);
         Ok(())

@@ -5,7 +5,11 @@ use flowmesh::{
     Backoff, BreakerOptions, CallOptions, ErrorKind, Name, OnSlow, PublishOptions, RateLimit, Result, Retry,
     ServeOptions, Subject, SubscribeOptions, WaitStrategy,
 };
-use std::{ffi::c_char, ptr, time::Duration};
+use std::{
+    ffi::{c_char, c_void},
+    ptr,
+    time::Duration,
+};
 
 /// How a blocked call waits, the field `wait` of `flowmesh_open_options`.
 #[repr(i32)]
@@ -43,6 +47,11 @@ pub enum flowmesh_on_slow {
     /// The subscription ends: receiving fails with `FLOWMESH_ERR_SLOW_CONSUMER`.
     FLOWMESH_ON_SLOW_DISCONNECT = 2,
 }
+
+/// Says whether a blocked call is to end with `FLOWMESH_ERR_INTERRUPTED`: not 0 when it is. Asked in the thread that
+/// waits, after a signal and at least once a second, so that a flag set by a signal handler is seen even when the
+/// signal came just before the wait. It must not block or call the library.
+pub type flowmesh_interrupt = Option<unsafe extern "C" fn(context: *mut c_void) -> i32>;
 
 /// How to open or connect. Begin with `FLOWMESH_OPEN_OPTIONS_INIT`.
 #[repr(C)]
@@ -82,6 +91,10 @@ pub struct flowmesh_open_options {
     pub breaker_min_calls: u32,
     /// Breaker: calls let through at once to see whether the service works again; 0: 1.
     pub breaker_probes: u32,
+    /// Asked, instead of `on_signal`, whether a blocked call is to end; NULL: nobody is asked.
+    pub interrupt: flowmesh_interrupt,
+    /// What `interrupt` is called with.
+    pub interrupt_context: *mut c_void,
 }
 
 /// How to publish. Begin with `FLOWMESH_PUBLISH_OPTIONS_INIT`.
@@ -361,10 +374,6 @@ impl flowmesh_open_options {
         }
         let shared_memory = call.truth(self.shared_memory, "shared_memory")?;
         Ok(builder.shared_memory(shared_memory).breaker(self.breaker_options(call)?))
-    }
-
-    pub(crate) fn signals_interrupt(&self, call: Call) -> Result<bool> {
-        Ok(!call.truth(self.on_signal, "on_signal")?)
     }
 
     /// `None` for the default.

@@ -6,7 +6,7 @@ use crate::{
     mesh::{MeshHandle, flowmesh_mesh},
     message::{MessageHandle, flowmesh_message},
     options::flowmesh_call_options,
-    wait::waiting,
+    wait::Interrupt,
 };
 use flowmesh::PendingCall;
 use std::{
@@ -21,7 +21,7 @@ pub struct flowmesh_pending {
 
 pub(crate) struct PendingHandle {
     pending: PendingCall,
-    signals_interrupt: bool,
+    interrupt: Interrupt,
 }
 
 /// § Calling services
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn flowmesh_call(
             )
         };
         let mesh = call.live::<MeshHandle>(mesh)?;
-        let answer = waiting(-1, mesh.signals_interrupt, |wait| mesh.mesh.call_with(service, payload, &options, wait))?;
+        let answer = mesh.interrupt.waiting(-1, |wait| mesh.mesh.call_with(service, payload, &options, wait))?;
         out.set(call.give(MessageHandle::plain(answer))?);
         Ok(())
     })
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn flowmesh_call_start(
         };
         let mesh = call.live::<MeshHandle>(mesh)?;
         let pending = mesh.mesh.start_call(service, payload, &options)?;
-        out.set(call.give(PendingHandle { pending, signals_interrupt: mesh.signals_interrupt })?);
+        out.set(call.give(PendingHandle { pending, interrupt: mesh.interrupt })?);
         Ok(())
     })
 }
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn flowmesh_pending_wait(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(reply, ptr::null_mut(), "reply") }?;
         let handle = call.live::<PendingHandle>(pending)?;
-        let answer = waiting(timeout_ms, handle.signals_interrupt, |wait| handle.pending.wait(wait))?;
+        let answer = handle.interrupt.waiting(timeout_ms, |wait| handle.pending.wait(wait))?;
         out.set(call.give(MessageHandle::plain(answer))?);
         Ok(())
     })

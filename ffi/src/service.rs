@@ -8,7 +8,7 @@ use crate::{
     mesh::{MeshHandle, flowmesh_mesh},
     message::{MessageHandle, flowmesh_message},
     options::flowmesh_serve_options,
-    wait::waiting,
+    wait::Interrupt,
 };
 use flowmesh::{ErrorKind, HandlerError, Message, Reply, Request, Result, Service};
 use parking_lot::Mutex;
@@ -35,7 +35,7 @@ pub type flowmesh_request_handler =
 
 pub(crate) struct ServiceHandle {
     service: Service,
-    signals_interrupt: bool,
+    interrupt: Interrupt,
     name: CString,
 }
 
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn flowmesh_service_next(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<ServiceHandle>(service)?;
-        let request = waiting(timeout_ms, handle.signals_interrupt, |wait| handle.service.next(wait))?;
+        let request = handle.interrupt.waiting(timeout_ms, |wait| handle.service.next(wait))?;
         let message = request.message().clone();
         out.set(call.give(RequestHandle::new(message, State::Owned(request)))?);
         Ok(())
@@ -316,7 +316,7 @@ pub unsafe extern "C" fn flowmesh_request_free(request: *mut flowmesh_request) -
 impl ServiceHandle {
     fn new(service: Service, mesh: &MeshHandle) -> Self {
         let name = error::c_string(service.name());
-        Self { service, signals_interrupt: mesh.signals_interrupt, name }
+        Self { service, interrupt: mesh.interrupt, name }
     }
 }
 

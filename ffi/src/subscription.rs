@@ -9,7 +9,7 @@ use crate::{
     message::{MessageHandle, flowmesh_message},
     options::flowmesh_subscribe_options,
     stats::{SubscriptionTexts, flowmesh_subscription_stats},
-    wait::waiting,
+    wait::Interrupt,
 };
 use flowmesh::{Delivery, HandlerError, Subscription};
 use std::{
@@ -29,7 +29,7 @@ pub type flowmesh_event_handler =
 
 pub(crate) struct SubscriptionHandle {
     subscription: Subscription,
-    signals_interrupt: bool,
+    interrupt: Interrupt,
     pattern: CString,
     texts: SubscriptionTexts,
 }
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn flowmesh_subscription_receive(
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<SubscriptionHandle>(subscription)?;
         let delivery =
-            waiting(timeout_ms, handle.signals_interrupt, |wait| handle.subscription.receive_wait(wait))?;
+            handle.interrupt.waiting(timeout_ms, |wait| handle.subscription.receive_wait(wait))?;
         out.set(call.give(MessageHandle::new(delivery))?);
         Ok(())
     })
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn flowmesh_subscription_receive_many(
             return Err(call.invalid("capacity", 0, "it is at least 1"));
         }
         let mut deliveries = Vec::new();
-        waiting(timeout_ms, handle.signals_interrupt, |wait| {
+        handle.interrupt.waiting(timeout_ms, |wait| {
             handle.subscription.receive_many(capacity, wait, &mut deliveries)
         })?;
         count.set(deliveries.len());
@@ -255,7 +255,7 @@ pub unsafe extern "C" fn flowmesh_subscription_free(subscription: *mut flowmesh_
 impl SubscriptionHandle {
     fn new(subscription: Subscription, mesh: &MeshHandle) -> Self {
         let pattern = error::c_string(subscription.pattern());
-        Self { subscription, signals_interrupt: mesh.signals_interrupt, pattern, texts: SubscriptionTexts::default() }
+        Self { subscription, interrupt: mesh.interrupt, pattern, texts: SubscriptionTexts::default() }
     }
 }
 

@@ -128,6 +128,31 @@ static void a_signal_ends_a_wait(const char *directory)
     CHECK_OK(flowmesh_mesh_free(client));
 }
 
+static volatile sig_atomic_t stop_asked;
+
+static int32_t is_stop_asked(void *context)
+{
+    return *(volatile sig_atomic_t *)context;
+}
+
+/* A flag that no signal accompanies is seen all the same. */
+static void a_program_that_is_asked_ends_a_wait(const char *directory)
+{
+    flowmesh_open_options options = FLOWMESH_OPEN_OPTIONS_INIT;
+    flowmesh_mesh *client;
+    struct waiter waiter = {.timeout_ms = -1};
+    options.interrupt = is_stop_asked;
+    options.interrupt_context = (void *)&stop_asked;
+    CHECK_OK(flowmesh_connect(directory, &options, &client));
+    CHECK_OK(flowmesh_subscribe(client, "never", NULL, &waiter.from));
+    start(&waiter);
+    stop_asked = 1;
+    CHECK(pthread_join(waiter.thread, NULL) == 0);
+    CHECK(waiter.status == FLOWMESH_ERR_INTERRUPTED);
+    CHECK_OK(flowmesh_subscription_free(waiter.from));
+    CHECK_OK(flowmesh_mesh_free(client));
+}
+
 static void closing_and_freeing_wake_who_waits(const char *directory)
 {
     enum { CLOSE, FREE, CLOSE_MESH, FREE_MESH, WAYS };
@@ -204,6 +229,7 @@ int main(void)
     descriptors_follow_what_waits();
     timeouts_last_as_long_as_they_say();
     a_signal_ends_a_wait(directory);
+    a_program_that_is_asked_ends_a_wait(directory);
     closing_and_freeing_wake_who_waits(directory);
     of_many_who_free_one_succeeds();
     CHECK_OK(flowmesh_mesh_free(host));

@@ -40,8 +40,6 @@ class Subscription {
     #resolveClosed;
     #held = true;
     #handled = false;
-    /** Whether events may wait on the native side. */
-    #more = false;
     #subject = '';
     /** @internal `made` says whether the native side has it already; else it is a job under way. */
     constructor(id, pattern, keep, made, onEnd) {
@@ -58,10 +56,7 @@ class Subscription {
         if (this.#state === 'over')
             return native_js_1.native.closeSubscription(this.#id);
         this.#state = 'open';
-        (0, loop_js_1.watch)(this.#id, () => {
-            this.#more = true;
-            this.#serveWaiters();
-        });
+        (0, loop_js_1.watch)(this.#id, () => this.#serveWaiters());
     }
     #fail(error) {
         this.#end(error);
@@ -138,7 +133,8 @@ class Subscription {
     }
     #take(max) {
         const taken = [];
-        while (this.#more && taken.length < max) {
+        let more = this.#state === 'open';
+        while (more && taken.length < max) {
             let batch;
             try {
                 batch = native_js_1.native.drain(this.#id, max - taken.length, this.#keep);
@@ -147,7 +143,7 @@ class Subscription {
                 this.#end(error);
                 break;
             }
-            this.#more = typeof batch !== 'number' || (batch & 1) === 1;
+            more = typeof batch !== 'number' || (batch & 1) === 1;
             const before = taken.length;
             this.#subject = (0, message_js_1.readEvents)(batch, this.#subject, taken);
             if (this.#keep && !this.#handled)
@@ -271,7 +267,6 @@ class Subscription {
         const wasOpen = this.#state === 'open';
         this.#state = 'over';
         this.#reason = reason;
-        this.#more = false;
         if (this.#held)
             (0, loop_js_1.release)();
         if (wasOpen) {

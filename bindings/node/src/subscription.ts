@@ -67,8 +67,6 @@ export class Subscription implements AsyncIterable<Message> {
   #resolveClosed!: (reason: unknown) => void
   #held = true
   #handled = false
-  /** Whether events may wait on the native side. */
-  #more = false
   #subject = ''
 
   /** @internal `made` says whether the native side has it already; else it is a job under way. */
@@ -86,10 +84,7 @@ export class Subscription implements AsyncIterable<Message> {
   #open(): void {
     if (this.#state === 'over') return native.closeSubscription(this.#id)
     this.#state = 'open'
-    watch(this.#id, () => {
-      this.#more = true
-      this.#serveWaiters()
-    })
+    watch(this.#id, () => this.#serveWaiters())
   }
 
   #fail(error: unknown): never {
@@ -165,7 +160,8 @@ export class Subscription implements AsyncIterable<Message> {
 
   #take(max: number): Message[] {
     const taken: Message[] = []
-    while (this.#more && taken.length < max) {
+    let more = this.#state === 'open'
+    while (more && taken.length < max) {
       let batch
       try {
         batch = native.drain(this.#id, max - taken.length, this.#keep)
@@ -173,7 +169,7 @@ export class Subscription implements AsyncIterable<Message> {
         this.#end(error)
         break
       }
-      this.#more = typeof batch !== 'number' || (batch & 1) === 1
+      more = typeof batch !== 'number' || (batch & 1) === 1
       const before = taken.length
       this.#subject = readEvents(batch, this.#subject, taken)
       if (this.#keep && !this.#handled) this.#releaseUnused(taken.slice(before))
@@ -299,7 +295,6 @@ export class Subscription implements AsyncIterable<Message> {
     const wasOpen = this.#state === 'open'
     this.#state = 'over'
     this.#reason = reason
-    this.#more = false
     if (this.#held) release()
     if (wasOpen) {
       unwatch(this.#id)

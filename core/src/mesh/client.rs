@@ -40,6 +40,8 @@ pub(super) struct Client {
     /// The host asked publishers of this process to wait.
     paused: AtomicBool,
     resumed: Signal,
+    /// The poller is asked to tell when the socket takes bytes.
+    wants_writable: AtomicBool,
     next_number: AtomicU32,
     next_message: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl Client {
             tables: Mutex::default(),
             paused: AtomicBool::new(false),
             resumed: Signal::default(),
+            wants_writable: AtomicBool::new(false),
             next_number: AtomicU32::new(1),
             next_message: AtomicU64::new(u64::from(welcome.session) << 40 | 1),
         });
@@ -127,7 +130,16 @@ impl Client {
     fn send(&self, operation: &'static str, parts: &[&[u8]], wait: &mut Wait<'_>) -> Result<()> {
         let mut outbox = self.lock_outbox(operation, wait)?;
         self.send_locked(&mut outbox, operation, parts, wait)?;
-        outbox.flush()
+        self.flush(&mut outbox)
+    }
+
+    /// Shows the host what was sent; what a socket does not take now, the poller sends later.
+    fn flush(&self, outbox: &mut Outbox) -> Result<()> {
+        outbox.flush()?;
+        if !outbox.is_flushed() && !self.wants_writable.swap(true, Ordering::Relaxed) {
+            self.engine.watch_writable(self.socket.as_fd(), SOCKET, true)?;
+        }
+        Ok(())
     }
 
     fn lock_outbox(&self, operation: &'static str, wait: &mut Wait<'_>) -> Result<parking_lot::MutexGuard<'_, Outbox>> {
@@ -178,7 +190,7 @@ impl Client {
     /// Sends a small frame without waiting; it is kept when there is no room.
     fn post(&self, body: &[u8]) {
         let mut outbox = self.outbox.lock();
-        let sent = outbox.queue(body).and_then(|()| outbox.flush());
+        let sent = outbox.queue(body).and_then(|()| self.flush(&mut outbox));
         drop(outbox);
         if let Err(error) = sent {
             self.end(error);
@@ -379,7 +391,10 @@ impl Client {
     fn pump(&self) {
         // A thread that waits for room holds the lock and looks by itself.
         let Some(mut outbox) = self.outbox.try_lock() else { return };
-        let pumped = outbox.pump().and_then(|_| outbox.flush());
+        if outbox.is_flushed() && self.wants_writable.swap(false, Ordering::Relaxed) {
+            let _ = self.engine.watch_writable(self.socket.as_fd(), SOCKET, false);
+        }
+        let pumped = outbox.pump().and_then(|_| self.flush(&mut outbox));
         drop(outbox);
         if let Err(error) = pumped {
             self.end(error);
@@ -448,10 +463,10 @@ impl Backend for Client {
                 self.send_locked(&mut outbox, OPERATION, &[&fixed, subject.as_bytes(), event.headers, payload], &mut wait)?;
                 // The receiver starts on the first ones while the others are written.
                 if count % 64 == 0 {
-                    outbox.flush()?;
+                    self.flush(&mut outbox)?;
                 }
             }
-            outbox.flush()?;
+            self.flush(&mut outbox)?;
         }
         Ok(())
     }

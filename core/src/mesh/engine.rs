@@ -435,7 +435,7 @@ impl Engine {
             if let Some(taken) = take() {
                 return taken;
             }
-            if matches!(slept, Slept::Interrupted | Slept::TimedOut) && wait.interrupted() {
+            if matches!(slept, Slept::Interrupted | Slept::TimedOut) && wait.interrupted_after(slept) {
                 return Err(Error::new(ErrorKind::Interrupted, operation));
             }
             if deadline.has_passed() {
@@ -495,19 +495,19 @@ impl Engine {
             if spin.wants_wake() {
                 self.arm(&mut io, Mode::Leader);
             }
-            // From here on a fire kicks; what was fired before is seen by this look.
-            self.leader_asleep.store(true, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
             let mut slept = Slept::Woken;
             let mut taken = None;
-            if !self.look(&mut io) && !self.kicked.load(Ordering::SeqCst) {
+            if !self.look(&mut io) {
+                // From here on a fire kicks; what was fired before is found by this take.
+                self.leader_asleep.store(true, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
                 taken = take();
-                if taken.is_none() {
+                if taken.is_none() && !self.kicked.load(Ordering::SeqCst) {
                     let slice = deadline.slice();
                     slept = self.leader_sleep(&mut io, spin.sleep_limit().map_or(slice, |limit| limit.min(slice)));
                 }
+                self.leader_asleep.store(false, Ordering::SeqCst);
             }
-            self.leader_asleep.store(false, Ordering::SeqCst);
             self.disarm(&mut io);
             self.look(&mut io);
             if let Some(taken) = taken.or_else(&mut *take) {
@@ -608,6 +608,7 @@ impl Engine {
 
     fn poll_loop(&self, side: &dyn Side) {
         let mut events = [Event::EMPTY; 64];
+        let mut rang = true;
         while !self.is_closed() {
             if let Some(_lead) = self.lead.try_lock() {
                 self.poller_leads.store(true, Ordering::Release);
@@ -630,6 +631,11 @@ impl Engine {
                 self.leave(&mut io);
                 drop(io);
                 self.poller_leads.store(false, Ordering::Release);
+            } else if rang {
+                // The leader may be on its way out: it said that the poller sleeps, and holds the lead for a
+                // moment longer. Its last look came before the ring, so this one must be ours.
+                let mut io = self.lock_io();
+                self.look(&mut io);
             }
             let now = self.now();
             let due = side.tick(now).min(self.fire_timers(now));
@@ -648,6 +654,7 @@ impl Engine {
                 Err(_) => 0,
             };
             self.poller_due.store(0, Ordering::SeqCst);
+            rang = count > 0;
             for event in &events[..count] {
                 if event.token() == WAKE {
                     let _ = self.wake.drain();

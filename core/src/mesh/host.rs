@@ -800,7 +800,10 @@ impl Host {
             waits |= !self.pump_backlog(&mut state, session, slot);
         }
         drop(state);
-        let flushed = session.outbox.lock().flush();
+        let mut outbox = session.outbox.lock();
+        let flushed = outbox.flush();
+        waits |= !outbox.is_flushed();
+        drop(outbox);
         if let Err(error) = flushed {
             self.doom(session.id, error);
         }

@@ -29,6 +29,10 @@ pub struct Wait<'a> {
     pub interrupt: Option<&'a mut dyn FnMut() -> bool>,
 }
 
+thread_local! {
+    static SIGNALLED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 impl Wait<'_> {
     /// Until it happens.
     pub fn forever() -> Self {
@@ -45,8 +49,22 @@ impl Wait<'_> {
         Self::timeout(Duration::ZERO)
     }
 
+    /// For `interrupt` while it is being asked: whether because a signal ended a sleep of this thread, rather
+    /// than because some time has passed.
+    pub fn is_signalled() -> bool {
+        SIGNALLED.get()
+    }
+
     pub(super) fn interrupted(&mut self) -> bool {
         self.interrupt.as_mut().is_some_and(|interrupt| interrupt())
+    }
+
+    /// Asks after a sleep that ended so.
+    pub(super) fn interrupted_after(&mut self, slept: Slept) -> bool {
+        SIGNALLED.set(slept == Slept::Interrupted);
+        let interrupted = self.interrupted();
+        SIGNALLED.set(false);
+        interrupted
     }
 }
 
