@@ -8,12 +8,12 @@
  *
  *     flowmesh_mesh *mesh;
  *     if (flowmesh_open("/tmp/orders", NULL, &mesh) != FLOWMESH_OK)
- *         return fprintf(stderr, "%s\\n", flowmesh_error_message()), 1;
+ *         return fprintf(stderr, "%s\n", flowmesh_error_message()), 1;
  *     flowmesh_publish(mesh, "orders.created", "42", 2, NULL, NULL);
  *     flowmesh_mesh_free(mesh);
  *
- * Compile and link with `cc program.c $(pkg-config --cflags --libs flowmesh)`; add `--static` for
- * libflowmesh.a.
+ * Compile and link with `cc program.c $(pkg-config --cflags --libs flowmesh)`. For the static library, write
+ * `-l:libflowmesh.a` for `-lflowmesh` in what `pkg-config --static --libs flowmesh` says.
  *
  * ERRORS. Functions return a status: FLOWMESH_OK (0) or a negative code of `enum flowmesh_code`. The message
  * and the values of the last error of the calling thread are read with flowmesh_error_message() and

@@ -13,7 +13,6 @@ use crate::{
 use flowmesh::{Error, ErrorKind};
 use std::{
     cell::{Cell, UnsafeCell},
-    collections::HashSet,
     ffi::{CStr, CString, c_char},
     fmt::Write,
 };
@@ -111,10 +110,12 @@ pub unsafe extern "C" fn flowmesh_string_free(text: *mut c_char) -> flowmesh_sta
         if text.is_null() {
             return Ok(());
         }
-        if !STRINGS.lock().as_mut().is_some_and(|strings| strings.remove(&(text as usize))) {
+        let mut strings = STRINGS.lock();
+        let Some(at) = strings.iter().position(|given| *given == text as usize) else {
             return Err(call.error(ErrorKind::BadHandle).with("expected", "text").with("found", "no live text"));
-        }
-        // SAFETY: it was in the set, so `give_string` made it with `into_raw` and nobody has freed it.
+        };
+        strings.swap_remove(at);
+        // SAFETY: it was in the list, so `give_string` made it with `into_raw` and nobody has freed it.
         drop(unsafe { CString::from_raw(text) });
         Ok(())
     })
@@ -126,11 +127,12 @@ pub unsafe extern "C" fn flowmesh_string_free(text: *mut c_char) -> flowmesh_sta
 #[unsafe(no_mangle)]
 pub extern "C" fn flowmesh_handle_count() -> usize {
     guard_value("flowmesh_handle_count", 0, |_| {
-        Ok(handle::count() + STRINGS.lock().as_ref().map_or(0, HashSet::len))
+        Ok(handle::count() + STRINGS.lock().len())
     })
 }
 
-static STRINGS: parking_lot::Mutex<Option<HashSet<usize>>> = parking_lot::Mutex::new(None);
+/// The addresses of the texts given out. They are few, and live for a moment.
+static STRINGS: parking_lot::Mutex<Vec<usize>> = parking_lot::Mutex::new(Vec::new());
 
 /// A C string; a NUL inside cannot be said in C and becomes a space.
 pub(crate) fn c_string(text: &str) -> CString {
@@ -141,7 +143,7 @@ pub(crate) fn c_string(text: &str) -> CString {
 /// A text for C to free with `flowmesh_string_free`.
 pub(crate) fn give_string(text: &str) -> *mut c_char {
     let given = c_string(text).into_raw();
-    STRINGS.lock().get_or_insert_default().insert(given as usize);
+    STRINGS.lock().push(given as usize);
     given
 }
 

@@ -224,7 +224,10 @@ static void handles_stay_with_their_process(void)
     CHECK_OK(flowmesh_service_open(in.client, "mine", NULL, &in.service));
     CHECK_OK(flowmesh_call_start(in.host, "mine", "x", 1, NULL, &in.pending));
     CHECK_OK(flowmesh_service_next(in.service, SOON_MS, &in.request));
-    CHECK(exit_status(spawn(forked_child, &in)) == 0);
+    int status = exit_status(spawn(forked_child, &in));
+    if (status != 0)
+        fprintf(stderr, "the forked child ended with %d\n", status);
+    CHECK(status == 0);
 
     /* The parent noticed nothing but the child's event. */
     CHECK_OK(flowmesh_subscription_receive(in.subscription, SOON_MS, &message));

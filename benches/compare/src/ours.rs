@@ -21,6 +21,81 @@
 //! Payloads are written with `fill` or `small` and read with `check`, on both sides. Latency sides call
 //! `pin::caller(Side::Parent)` or `(Side::Child)` after they have connected, in the thread that waits.
 
-use crate::contender::Contender;
+mod bulk;
+mod event;
+mod fanout;
+mod idle;
+mod matching;
+mod rate;
+mod rpc;
 
-pub(crate) const CONTENDERS: &[Contender] = &[];
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flowmesh::{Delivery, Mesh, OnSlow, SubscribeOptions, Subscription, WaitStrategy};
+
+use crate::contender::{ChildMain, Contender, Figure, Result, Run};
+
+pub(crate) const CONTENDERS: &[Contender] = &[
+    ours("ours.rpc.block", rpc::blocking, Some(rpc::blocking_child)),
+    ours("ours.rpc", rpc::spinning, Some(rpc::spinning_child)),
+    ours("ours.event", event::round, Some(event::child)),
+    ours("ours.rate.batched", rate::batched, Some(rate::batched_child)),
+    ours("ours.rate.single", rate::single, Some(rate::single_child)),
+    ours("ours.bulk", bulk::round, Some(bulk::child)),
+    ours("ours.fanout.1", fanout::to_1, Some(fanout::child)),
+    ours("ours.fanout.8", fanout::to_8, Some(fanout::child)),
+    ours("ours.fanout.32", fanout::to_32, Some(fanout::child)),
+    ours("ours.match.1000", matching::against_1000, None),
+    ours("ours.match.100000", matching::against_100000, None),
+    ours("ours.idle.cpu", idle::cpu, Some(idle::child)),
+    ours("ours.idle.rss", idle::rss, Some(idle::child)),
+];
+
+const fn ours(name: &'static str, round: fn() -> Result<Figure>, child: Option<ChildMain>) -> Contender {
+    Contender { name, run: Run::Rust { round, child } }
+}
+
+/// A host and its directory, which goes with it.
+struct Host {
+    mesh: Mesh,
+    directory: PathBuf,
+}
+
+impl Host {
+    fn open(strategy: WaitStrategy) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("flowmesh-compare-{}", std::process::id()));
+        let mesh = Mesh::builder().wait_strategy(strategy).open(&directory)?;
+        Ok(Self { mesh, directory })
+    }
+
+    /// What a child needs to connect.
+    fn argument(&self) -> Result<String> {
+        path_text(&self.directory)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.mesh.close();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn path_text(path: &Path) -> Result<String> {
+    Ok(path.to_str().ok_or("the directory for temporary files is not named in UTF-8")?.to_owned())
+}
+
+const SUBJECT: &str = "compare.event";
+
+/// Subscribes without loss: the publisher waits for a subscriber that is this many events behind.
+fn subscribe(mesh: &Mesh, capacity: usize) -> Result<Subscription> {
+    let on_slow = OnSlow::Block { timeout: Duration::from_secs(20) };
+    Ok(mesh.subscribe_with(SUBJECT, SubscribeOptions { on_slow, capacity, ..SubscribeOptions::default() })?)
+}
+
+/// The payload, once nothing was lost before it.
+fn whole(delivery: &Delivery) -> &[u8] {
+    assert_eq!(delivery.gap, 0, "events were lost");
+    delivery.message.payload()
+}

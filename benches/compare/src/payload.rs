@@ -41,6 +41,18 @@ pub(crate) fn check(words: &[u64]) -> u64 {
     seed
 }
 
+/// [`check`] of a byte payload, read in place: what follows a message's header need not be aligned.
+#[inline]
+pub(crate) fn check_bytes(bytes: &[u8]) -> u64 {
+    let words = bytes.as_chunks::<8>().0;
+    let count = words.len() as u64;
+    let seed = u64::from_ne_bytes(words[0]);
+    let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)));
+    let expected = seed.wrapping_mul(count).wrapping_add(count * (count - 1) / 2);
+    assert_eq!(sum, expected, "a payload arrived damaged");
+    seed
+}
+
 /// Words of a byte payload, copied, because bytes from a socket or stream need not be aligned.
 #[inline]
 pub(crate) fn small_from(bytes: &[u8]) -> Small {

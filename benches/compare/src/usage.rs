@@ -1,5 +1,4 @@
 //! What a process costs while it does nothing: CPU time, and memory beside its mapped rings.
-#![allow(dead_code, reason = "the idle line reads these once ours.idle is there")]
 
 use crate::contender::Result;
 

@@ -16,3 +16,17 @@ export declare function job(id: number): Promise<string | undefined>;
  */
 export declare function isTurnOver(): boolean;
 export declare function nextTurn(): Promise<void>;
+/**
+ * Whether it pays to stay for a moment where an answer is expected, instead of going back to the event loop.
+ *
+ * An answer that comes over the event loop wakes two threads, one that waits here wakes one: that halves the time of
+ * a call to a fast service. Staying holds up the loop for at most LINGER_US, and each time in vain makes the next
+ * attempts rarer, down to one in 64.
+ */
+export declare class Linger {
+    #private;
+    /** Whether to stay this time. */
+    wants(): boolean;
+    record(found: boolean): void;
+}
+export declare const LINGER_US = 100;

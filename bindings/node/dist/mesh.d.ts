@@ -1,7 +1,7 @@
 import { type Message } from './message.js';
 import { type CallHandler, Service } from './service.js';
 import { type EventHandler, Subscription } from './subscription.js';
-import type { Headers, Payload, Signal } from './types.js';
+import type { FileUrl, Headers, Payload, Signal } from './types.js';
 import type { ServiceInfo, Stats } from './stats.js';
 /** How native threads wait for the other side: `adaptive` looks for `spinUs` before it sleeps (default, 5 µs). */
 export type WaitStrategy = 'adaptive' | 'block' | 'spin' | {
@@ -127,13 +127,13 @@ export interface CallOptions {
  *
  * @throws FlowMeshError `ALREADY_OPEN`: another process is its host; `context.pid` names it.
  */
-export declare function open(directory: string | URL, options?: OpenOptions): Promise<Mesh>;
+export declare function open(directory: string | FileUrl, options?: OpenOptions): Promise<Mesh>;
 /**
  * Connects to the host of the directory.
  *
  * @throws FlowMeshError `NOT_FOUND`: no directory or no host; `PERMISSION_DENIED`; `VERSION_MISMATCH`; `TIMEOUT`.
  */
-export declare function connect(directory: string | URL, options?: ConnectOptions): Promise<Mesh>;
+export declare function connect(directory: string | FileUrl, options?: ConnectOptions): Promise<Mesh>;
 /**
  * Connects to a host that listens on TCP, at `'127.0.0.1:7000'`, with the secret both sides know.
  *

@@ -142,11 +142,15 @@ function breaking(operation, breaker) {
     };
 }
 function directoryPath(operation, directory) {
-    if (!(directory instanceof URL))
-        return check.text(operation, 'directory', directory);
-    if (directory.protocol !== 'file:')
-        throw check.invalid(operation, 'directory', directory.href, 'must be a file: URL');
-    return (0, node_url_1.fileURLToPath)(directory);
+    if (directory instanceof URL) {
+        if (directory.protocol !== 'file:')
+            throw check.invalid(operation, 'directory', directory.href, 'must be a file: URL');
+        return (0, node_url_1.fileURLToPath)(directory);
+    }
+    if (check.text(operation, 'directory', directory) === '' || directory.includes('\0')) {
+        throw check.invalid(operation, 'directory', directory, 'must be a path');
+    }
+    return directory;
 }
 function secretBytes(operation, secret) {
     if (typeof secret === 'string')
@@ -191,6 +195,7 @@ class Mesh {
     #inLane = 0;
     #closed = false;
     #closing;
+    #linger = new loop_js_1.Linger();
     /** @internal */
     constructor(id) {
         this.#id = id;
@@ -393,18 +398,35 @@ class Mesh {
             (0, loop_js_1.hold)();
             signal?.addEventListener('abort', abort, { once: true });
             this.#calls.set(id, giveUp);
-            (0, loop_js_1.watch)(id, () => {
+            const take = (batch) => {
+                if (batch === undefined)
+                    return false;
+                finish();
+                resolve((0, message_js_1.readRequests)(batch)[0].message);
+                return true;
+            };
+            const tried = (attempt) => {
                 try {
-                    const batch = native_js_1.native.takeCall(id);
-                    if (batch === undefined)
-                        return;
-                    finish();
-                    resolve((0, message_js_1.readRequests)(batch)[0].message);
+                    return attempt();
                 }
                 catch (error) {
                     finish();
                     reject(error);
+                    return true;
                 }
+            };
+            (0, loop_js_1.watch)(id, () => tried(() => take(native_js_1.native.takeCall(id))));
+            process.nextTick(() => {
+                if (!this.#calls.has(id))
+                    return;
+                // With other calls under way, one wake serves many.
+                if (this.#calls.size === 1 && this.#linger.wants()) {
+                    const found = tried(() => take(native_js_1.native.awaitCall(id, loop_js_1.LINGER_US)));
+                    this.#linger.record(found);
+                    if (found)
+                        return;
+                }
+                native_js_1.native.watchCall(id);
             });
         });
     }

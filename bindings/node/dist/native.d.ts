@@ -37,11 +37,17 @@ export interface Native {
     drain(subscription: number, max: number, keep: boolean): Batch;
     release(subscription: number, key: number): void;
     next(service: number, max: number): Batch;
+    /** Waits at most `us` for a request, and tells whether one waits. */
+    linger(service: number, us: number): boolean;
     reply(request: number, payload: Uint8Array | string, headers?: readonly string[]): void;
     failRequest(request: number, type: string, message: string): void;
     watchCancel(request: number): void;
     call(mesh: number, service: string, payload: Uint8Array | string, headers: readonly string[] | undefined, timeoutMs: number): number;
     takeCall(call: number): Batch | undefined;
+    /** As `takeCall`, waiting at most `us`. */
+    awaitCall(call: number, us: number): Batch | undefined;
+    /** From now on the answer is announced. */
+    watchCall(call: number): void;
     cancelCall(call: number): void;
 }
 export declare const native: Native;

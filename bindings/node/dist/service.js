@@ -38,6 +38,7 @@ class Service {
     #held = true;
     #more = false;
     #pumping = false;
+    #linger = new loop_js_1.Linger();
     /** @internal */
     constructor(id, name, handler, concurrency, made, onEnd) {
         this.#id = id;
@@ -84,8 +85,18 @@ class Service {
             this.#more = typeof batch !== 'number' || (batch & 1) === 1;
             for (const { message, remainingMs } of (0, message_js_1.readRequests)(batch))
                 this.#start(message, remainingMs);
+            if (!this.#more)
+                this.#more = this.#stay();
         }
         this.#pumping = false;
+    }
+    /** Stays a moment for the next call of a caller that was just answered; tells whether it came. */
+    #stay() {
+        if (this.#state !== 'open' || this.#running.size > 0 || !this.#linger.wants())
+            return false;
+        const found = native_js_1.native.linger(this.#id, loop_js_1.LINGER_US);
+        this.#linger.record(found);
+        return found;
     }
     #start(message, remainingMs) {
         const running = new Running(message.key, remainingMs);
@@ -113,6 +124,8 @@ class Service {
         catch {
             // The session is over, or the answer was refused and the caller has that error: it is not the handler's.
         }
+        if (!this.#pumping && !this.#more)
+            this.#more = this.#stay();
         if (this.#more)
             this.#pump();
     }

@@ -58,9 +58,11 @@ export declare class Subscription implements AsyncIterable<Message> {
     drain(max?: number): Message[];
     /**
      * Handling `message` failed: it is delivered again after a backoff, and after the last attempt published to the
-     * dead-letter subject, as the subscription's `retry` says. A subscription with a handler does this itself.
+     * dead-letter subject, as the subscription's `retry` says; without one the failure is counted. A subscription with
+     * a handler does this itself.
      *
-     * @throws FlowMeshError `INVALID_ARGUMENT`: the subscription has no `retry`, or the message is settled already.
+     * @throws FlowMeshError `INVALID_ARGUMENT`: the message is settled already or of another subscription; without
+     * `retry`, it is not the last that was taken.
      */
     fail(message: Message, error: unknown): Promise<void>;
     /** Each event, until it is closed here. A loop ends with an error when the subscription does. */

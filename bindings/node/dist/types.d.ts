@@ -18,3 +18,11 @@ export type Signal = typeof globalThis extends {
 export type Payload = Uint8Array | string | object;
 /** Headers of a message, sent in this order. */
 export type Headers = Readonly<Record<string, string>>;
+/** `URL`, wherever its type comes from. */
+export type FileUrl = typeof globalThis extends {
+    URL: {
+        prototype: infer U;
+    };
+} ? U : {
+    readonly href: string;
+};

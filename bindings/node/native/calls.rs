@@ -6,9 +6,9 @@ use crate::{
     js::{Answer, Call, Function, TextBuffer},
     options::{Opening, Serving, Subscribing, millis, parse},
     pack,
-    state::{Batch, Served, State, Subscribed, take_answer},
+    state::{Batch, Served, State, Subscribed, await_answer, take_answer},
 };
-use flowmesh::{CallOptions, Error, ErrorKind, HandlerError, Mesh, PublishOptions, Result, Role, ServiceInfo, Stats};
+use flowmesh::{CallOptions, Error, ErrorKind, HandlerError, Mesh, PendingCall, PublishOptions, Result, Role, ServiceInfo, Stats};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("serve", serve),
     ("startCloseService", start_close_service),
     ("next", next),
+    ("linger", linger),
     ("reply", reply),
     ("startReply", start_reply),
     ("failRequest", fail_request),
@@ -50,6 +51,8 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("call", call),
     ("startCall", start_call),
     ("takeCall", take_call),
+    ("awaitCall", await_call),
+    ("watchCall", watch_call),
     ("cancelCall", cancel_call),
 ];
 
@@ -262,12 +265,11 @@ fn close_subscription(state: &State, call: &Call) -> Result<Answer> {
     Ok(Answer::Nothing)
 }
 
-/// Arguments: the subscription, the most events, whether each may be reported as failed later.
+/// Arguments: the subscription, the most events, whether all may be reported as failed later, or the last only.
 fn drain(state: &State, call: &Call) -> Result<Answer> {
     let (max, keep) = (call.number(1)? as usize, call.flag(2)?);
     let mut scratch = state.scratch()?;
-    let key = || if keep { state.new_id() } else { 0 };
-    let drain = |it: &mut Subscribed| it.drain(max, scratch.bytes(), key);
+    let drain = |it: &mut Subscribed| it.drain(max, keep, scratch.bytes(), || state.new_id());
     state.subscriptions.with(call.id(0)?, "subscription.receive", drain).map(batch)
 }
 
@@ -317,6 +319,13 @@ fn start_close_service(state: &State, call: &Call) -> Result<Answer> {
         drop(service);
         Ok(Made::Nothing)
     })
+}
+
+/// Arguments: the service, the most microseconds to wait for a request.
+fn linger(state: &State, call: &Call) -> Result<Answer> {
+    let (id, moment) = (call.id(0)?, millis(call.number(1)? / 1000.0));
+    let ready = state.ready()?;
+    state.services.with(id, "service.next", |it| Ok(Answer::Flag(it.linger(moment, ready, id))))
 }
 
 /// Arguments: the service, the most requests.
@@ -387,13 +396,37 @@ fn start_call(state: &State, call: &Call) -> Result<Answer> {
 
 /// Nothing while there is no answer.
 fn take_call(state: &State, call: &Call) -> Result<Answer> {
-    let id = call.id(0)?;
     let mut scratch = state.scratch()?;
-    let taken = state.calls.with(id, "mesh.call", |it| take_answer(it, scratch.bytes()));
+    answer_of(state, call.id(0)?, |it| take_answer(it, scratch.bytes()))
+}
+
+/// The same, waiting at most so many microseconds.
+fn await_call(state: &State, call: &Call) -> Result<Answer> {
+    let moment = millis(call.number(1)? / 1000.0);
+    let mut scratch = state.scratch()?;
+    answer_of(state, call.id(0)?, |it| await_answer(it, moment, scratch.bytes()))
+}
+
+fn answer_of(
+    state: &State,
+    id: u64,
+    take: impl FnOnce(&mut PendingCall) -> Result<Option<Batch>>,
+) -> Result<Answer> {
+    let taken = state.calls.with(id, "mesh.call", take);
     if !matches!(taken, Ok(None)) {
         state.calls.take(id);
     }
     Ok(taken?.map_or(Answer::Nothing, batch))
+}
+
+/// From now on the answer is announced.
+fn watch_call(state: &State, call: &Call) -> Result<Answer> {
+    let id = call.id(0)?;
+    let ready = state.ready()?;
+    state.calls.with(id, "mesh.call", |it| {
+        it.watch(ready, id);
+        Ok(Answer::Nothing)
+    })
 }
 
 fn cancel_call(state: &State, call: &Call) -> Result<Answer> {

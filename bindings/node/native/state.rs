@@ -13,6 +13,7 @@ use flowmesh::{
 use std::{
     cell::{Cell, OnceCell, RefCell, RefMut},
     collections::{HashMap, VecDeque},
+    time::Duration,
 };
 
 /// One environment's objects. Lives and is used on that environment's thread.
@@ -101,10 +102,7 @@ impl State {
                 service.watch(ready, id);
                 self.services.insert(id, Served { service, held: None });
             }
-            Made::Call(call) => {
-                call.watch(ready, id);
-                self.calls.insert(id, call);
-            }
+            Made::Call(call) => self.calls.insert(id, call),
             Made::Text(text) => return Ok(Some(text)),
             Made::Nothing => {}
         }
@@ -178,6 +176,8 @@ pub(crate) struct Subscribed {
     taken: Vec<Delivery>,
     /// Given out, and may still be reported as failed.
     kept: HashMap<u64, Delivery>,
+    /// The last one given out, when the others are not kept.
+    last: Option<(u64, Delivery)>,
     /// The subject of the record before.
     subject: String,
 }
@@ -185,14 +185,20 @@ pub(crate) struct Subscribed {
 impl Subscribed {
     fn new(subscription: Subscription) -> Self {
         let (held, taken, kept) = (VecDeque::new(), Vec::new(), HashMap::new());
-        Self { subscription, held, taken, kept, subject: String::new() }
+        Self { subscription, held, taken, kept, last: None, subject: String::new() }
     }
 
-    /// Writes at most `max` waiting events to `out`; keeps each under a key when `new_key` makes one.
+    /// Writes at most `max` waiting events to `out`, each with a key. All are kept under it, or the last.
     ///
     /// # Errors
     /// What the subscription ended with, when no event is left.
-    pub(crate) fn drain(&mut self, max: usize, out: &mut [u8], mut new_key: impl FnMut() -> u64) -> Result<Batch> {
+    pub(crate) fn drain(
+        &mut self,
+        max: usize,
+        keep: bool,
+        out: &mut [u8],
+        mut new_key: impl FnMut() -> u64,
+    ) -> Result<Batch> {
         let (mut used, mut count) = (0, 0);
         while count < max {
             match self.fill(max - count) {
@@ -211,9 +217,11 @@ impl Subscribed {
                 }
                 extra.key = new_key();
                 let message = delivery.message.clone();
-                let delivery = self.held.pop_front();
-                if extra.key != 0 {
-                    self.kept.extend(delivery.map(|delivery| (extra.key, delivery)));
+                let given = self.held.pop_front().map(|delivery| (extra.key, delivery));
+                if keep {
+                    self.kept.extend(given);
+                } else {
+                    self.last = given;
                 }
                 if !same_subject {
                     message.subject().clone_into(&mut self.subject);
@@ -247,7 +255,8 @@ impl Subscribed {
 
     /// The event kept under `key`, with the subscription to report its failure to.
     pub(crate) fn take_kept(&mut self, key: u64) -> Option<(Subscription, Delivery)> {
-        Some((self.subscription.clone(), self.kept.remove(&key)?))
+        let last = || self.last.take_if(|(last, _)| *last == key).map(|(_, delivery)| delivery);
+        Some((self.subscription.clone(), self.kept.remove(&key).or_else(last)?))
     }
 }
 
@@ -259,6 +268,15 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// Waits at most `moment` for a request. Meanwhile nothing is announced to `ready`.
+    pub(crate) fn linger(&mut self, moment: Duration, ready: &ReadySet, id: u64) -> bool {
+        self.service.unwatch();
+        self.held = self.held.take().or_else(|| self.service.next(&mut Wait::timeout(moment)).ok());
+        // What comes from here on, and an end that came meanwhile, are announced.
+        self.service.watch(ready, id);
+        self.held.is_some()
+    }
+
     /// Writes at most `max` waiting requests to `out` and puts each into `requests`.
     pub(crate) fn next(
         &mut self,
@@ -299,12 +317,25 @@ impl Served {
 
 /// The answer of a call for JavaScript; `None` when there is none yet.
 pub(crate) fn take_answer(call: &PendingCall, out: &mut [u8]) -> Result<Option<Batch>> {
-    let Some(message) = call.try_take().transpose()? else { return Ok(None) };
+    call.try_take().transpose().map(|answer| answer.map(|message| pack_answer(message, out)))
+}
+
+/// The same, when it comes within `moment`.
+pub(crate) fn await_answer(call: &PendingCall, moment: Duration, out: &mut [u8]) -> Result<Option<Batch>> {
+    match call.wait(&mut Wait::timeout(moment)) {
+        Ok(message) => Ok(Some(pack_answer(message, out))),
+        // The call's own end at its deadline is told by another operation.
+        Err(error) if error.kind() == ErrorKind::Timeout && error.operation() == "call.wait" => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn pack_answer(message: Message, out: &mut [u8]) -> Batch {
     let extra = Extra::default();
     if pack::record_bytes(&message, extra) > out.len() {
-        return Ok(Some(Batch::Large(message, extra)));
+        return Batch::Large(message, extra);
     }
-    Ok(Some(Batch::Packed { used: pack::write(&message, extra, out), more: false }))
+    Batch::Packed { used: pack::write(&message, extra, out), more: false }
 }
 
 /// Events taken from a subscription at once: what does not fit the batch waits here, where no time to live

@@ -5,13 +5,13 @@ import { types } from 'node:util'
 import { fileURLToPath } from 'node:url'
 import * as check from './check.js'
 import { FlowMeshError } from './errors.js'
-import { hold, isTurnOver, job, nextTurn, release, unwatch, watch } from './loop.js'
+import { hold, isTurnOver, job, Linger, LINGER_US, nextTurn, release, unwatch, watch } from './loop.js'
 import { type Message, readRequests } from './message.js'
-import { native } from './native.js'
+import { type Batch, native } from './native.js'
 import { encode, flatHeaders, JSON_TYPE, TEXT_TYPE } from './payload.js'
 import { type CallHandler, Service, SMALL_BYTES } from './service.js'
 import { camelKeys, type EventHandler, Subscription } from './subscription.js'
-import type { Headers, Payload, Signal } from './types.js'
+import type { FileUrl, Headers, Payload, Signal } from './types.js'
 import type { InstanceInfo, ServiceInfo, Stats } from './stats.js'
 
 /** How native threads wait for the other side: `adaptive` looks for `spinUs` before it sleeps (default, 5 µs). */
@@ -153,7 +153,7 @@ interface Info {
  *
  * @throws FlowMeshError `ALREADY_OPEN`: another process is its host; `context.pid` names it.
  */
-export async function open(directory: string | URL, options?: OpenOptions): Promise<Mesh> {
+export async function open(directory: string | FileUrl, options?: OpenOptions): Promise<Mesh> {
   const operation = 'mesh.open'
   const known = [...COMMON, 'maxMessageBytes', 'ringBytes', 'maxSessions'] as const
   const given = check.options(operation, options, known)
@@ -174,7 +174,7 @@ export async function open(directory: string | URL, options?: OpenOptions): Prom
  *
  * @throws FlowMeshError `NOT_FOUND`: no directory or no host; `PERMISSION_DENIED`; `VERSION_MISMATCH`; `TIMEOUT`.
  */
-export async function connect(directory: string | URL, options?: ConnectOptions): Promise<Mesh> {
+export async function connect(directory: string | FileUrl, options?: ConnectOptions): Promise<Mesh> {
   const operation = 'mesh.connect'
   const [json, signal] = connecting(operation, options)
   const path = directoryPath(operation, directory)
@@ -244,10 +244,15 @@ function breaking(operation: string, breaker: BreakerOptions | boolean): unknown
   }
 }
 
-function directoryPath(operation: string, directory: string | URL): string {
-  if (!(directory instanceof URL)) return check.text(operation, 'directory', directory)
-  if (directory.protocol !== 'file:') throw check.invalid(operation, 'directory', directory.href, 'must be a file: URL')
-  return fileURLToPath(directory)
+function directoryPath(operation: string, directory: string | FileUrl): string {
+  if (directory instanceof URL) {
+    if (directory.protocol !== 'file:') throw check.invalid(operation, 'directory', directory.href, 'must be a file: URL')
+    return fileURLToPath(directory)
+  }
+  if (check.text(operation, 'directory', directory) === '' || directory.includes('\0')) {
+    throw check.invalid(operation, 'directory', directory, 'must be a path')
+  }
+  return directory
 }
 
 function secretBytes(operation: string, secret: Uint8Array | string): Uint8Array {
@@ -292,6 +297,7 @@ export class Mesh {
   #inLane = 0
   #closed = false
   #closing: Promise<void> | undefined
+  readonly #linger = new Linger()
 
   /** @internal */
   constructor(id: number) {
@@ -529,16 +535,31 @@ export class Mesh {
       hold()
       signal?.addEventListener('abort', abort, { once: true })
       this.#calls.set(id, giveUp)
-      watch(id, () => {
+      const take = (batch: Batch | undefined): boolean => {
+        if (batch === undefined) return false
+        finish()
+        resolve(readRequests(batch)[0]!.message)
+        return true
+      }
+      const tried = (attempt: () => boolean): boolean => {
         try {
-          const batch = native.takeCall(id)
-          if (batch === undefined) return
-          finish()
-          resolve(readRequests(batch)[0]!.message)
+          return attempt()
         } catch (error) {
           finish()
           reject(error)
+          return true
         }
+      }
+      watch(id, () => tried(() => take(native.takeCall(id))))
+      process.nextTick(() => {
+        if (!this.#calls.has(id)) return
+        // With other calls under way, one wake serves many.
+        if (this.#calls.size === 1 && this.#linger.wants()) {
+          const found = tried(() => take(native.awaitCall(id, LINGER_US)))
+          this.#linger.record(found)
+          if (found) return
+        }
+        native.watchCall(id)
       })
     })
   }

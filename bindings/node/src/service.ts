@@ -1,7 +1,7 @@
 // Services: where calls arrive and are answered.
 
 import { FlowMeshError } from './errors.js'
-import { hold, isTurnOver, job, release, unwatch, watch } from './loop.js'
+import { hold, isTurnOver, job, Linger, LINGER_US, release, unwatch, watch } from './loop.js'
 import { type Message, readRequests } from './message.js'
 import { native } from './native.js'
 import { encode, flatHeaders } from './payload.js'
@@ -57,6 +57,7 @@ export class Service {
   #held = true
   #more = false
   #pumping = false
+  readonly #linger = new Linger()
 
   /** @internal */
   constructor(
@@ -110,8 +111,17 @@ export class Service {
       }
       this.#more = typeof batch !== 'number' || (batch & 1) === 1
       for (const { message, remainingMs } of readRequests(batch)) this.#start(message, remainingMs)
+      if (!this.#more) this.#more = this.#stay()
     }
     this.#pumping = false
+  }
+
+  /** Stays a moment for the next call of a caller that was just answered; tells whether it came. */
+  #stay(): boolean {
+    if (this.#state !== 'open' || this.#running.size > 0 || !this.#linger.wants()) return false
+    const found = native.linger(this.#id, LINGER_US)
+    this.#linger.record(found)
+    return found
   }
 
   #start(message: Message, remainingMs: number): void {
@@ -141,6 +151,7 @@ export class Service {
     } catch {
       // The session is over, or the answer was refused and the caller has that error: it is not the handler's.
     }
+    if (!this.#pumping && !this.#more) this.#more = this.#stay()
     if (this.#more) this.#pump()
   }
 

@@ -195,13 +195,14 @@ export class Subscription implements AsyncIterable<Message> {
 
   /**
    * Handling `message` failed: it is delivered again after a backoff, and after the last attempt published to the
-   * dead-letter subject, as the subscription's `retry` says. A subscription with a handler does this itself.
+   * dead-letter subject, as the subscription's `retry` says; without one the failure is counted. A subscription with
+   * a handler does this itself.
    *
-   * @throws FlowMeshError `INVALID_ARGUMENT`: the subscription has no `retry`, or the message is settled already.
+   * @throws FlowMeshError `INVALID_ARGUMENT`: the message is settled already or of another subscription; without
+   * `retry`, it is not the last that was taken.
    */
   async fail(message: Message, error: unknown): Promise<void> {
     const operation = 'subscription.fail'
-    if (!this.#keep) throw invalid(operation, 'subscription', this.pattern, 'must have been made with `retry`')
     if (typeof message?.key !== 'number') throw invalid(operation, 'message', message, 'must be a Message')
     const { type, text } = describeFailure(error)
     await job(native.startFail(this.#id, message.key, type, text))

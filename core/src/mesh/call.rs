@@ -111,7 +111,9 @@ impl PendingCall {
 
     /// Gives the call up: its result becomes [`Cancelled`](ErrorKind::Cancelled), and its handler is told.
     pub fn cancel(&self) {
-        self.backend.cancel_call(self.call);
+        if self.backend.engine().origin.is_here() {
+            self.backend.cancel_call(self.call);
+        }
     }
 
     /// A descriptor that is readable when the result is there. Poll it; never read, write or close it.

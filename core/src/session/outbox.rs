@@ -221,6 +221,9 @@ impl Outbox {
     /// Those of `pause` and of [`FrameSender::push`].
     pub fn send_waiting(&mut self, parts: &[&[u8]], pause: &mut dyn FnMut() -> Result<Duration>) -> Result<()> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
+        while !self.backlog.is_empty() && !self.pump()? {
+            self.wait_for_room(pause)?;
+        }
         if total <= self.sender.frame_bytes_max().min(CHUNK_BYTES) {
             while self.sender.push(parts)? == Sent::Full {
                 self.wait_for_room(pause)?;

@@ -41,18 +41,25 @@ impl Bell {
 pub struct ShmSender {
     producer: Producer,
     bell: Bell,
+    /// The peer was asked to tell about room, and has not been told that it is not wanted any more.
+    wanting: bool,
 }
 
 impl ShmSender {
     pub(super) fn new(producer: Producer, bell: Bell) -> Self {
-        Self { producer, bell }
+        Self { producer, bell, wanting: false }
     }
 }
 
 impl FrameSender for ShmSender {
     fn push(&mut self, parts: &[&[u8]]) -> Result<Sent> {
         Ok(match self.producer.try_push(parts)? {
-            Push::Written => Sent::Done,
+            Push::Written => {
+                if std::mem::take(&mut self.wanting) {
+                    self.producer.clear_want();
+                }
+                Sent::Done
+            }
             Push::Full => Sent::Full,
         })
     }
@@ -70,6 +77,7 @@ impl FrameSender for ShmSender {
     }
 
     fn want_room(&mut self) -> Result<bool> {
+        self.wanting = true;
         self.producer.want_space()
     }
 
@@ -107,7 +115,12 @@ impl FrameReceiver for ShmReceiver {
         if drained.frames > 0 && self.consumer.space_ring() {
             match &self.bell {
                 Bell::ToHost { poller, .. } => poller.signal()?,
-                Bell::ToClient(_) => self.consumer.wake_space(),
+                // Either a thread of the client sleeps for room, or its poller has a backlog to send.
+                bell @ Bell::ToClient(_) => {
+                    if !self.consumer.wake_space() {
+                        bell.ring_poller()?;
+                    }
+                }
             }
         }
         Ok(drained.frames)

@@ -67,10 +67,13 @@ impl Consumer {
     }
 
     /// Wakes the peer's thread that sleeps for space on this ring, after [`ring::Consumer::space_ring`].
-    pub fn wake_space(&mut self) {
-        if futex::wake(&self.own.words().consumed.event, 1, false) == 0 {
+    /// False if none slept: the peer may wait in another way, so ring its poller.
+    pub fn wake_space(&mut self) -> bool {
+        let woke = futex::wake(&self.own.words().consumed.event, 1, false) > 0;
+        if !woke {
             self.answered_in_vain();
         }
+        woke
     }
 
     /// A handle that wakes the sleeper from another thread, without the consumer.

@@ -17,7 +17,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import flowmesh
 
@@ -231,6 +231,10 @@ class _Source:
         self._wake()
 
 
+def _discard(reactor: _Reactor, token: int, _: object) -> None:
+    reactor.discard(token)
+
+
 def _resolve(waiter: asyncio.Future[bool], value: bool) -> None:
     if not waiter.done():
         waiter.set_result(value)
@@ -329,10 +333,34 @@ class Mesh:
                     raise
         return await _in_thread(lambda: publish(timeout=timeout))
 
+    @overload
     async def publish_many(
         self,
-        events: Iterable[tuple[str, Payload]] | str,
-        payloads: Iterable[Payload] | None = None,
+        events: Iterable[tuple[str, Payload]],
+        payloads: None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        priority: int = 4,
+        ttl: float | None = None,
+        delay: float | None = None,
+        timeout: float | None = 30.0,
+    ) -> None: ...
+    @overload
+    async def publish_many(
+        self,
+        events: str,
+        payloads: Iterable[Payload],
+        *,
+        headers: Mapping[str, str] | None = None,
+        priority: int = 4,
+        ttl: float | None = None,
+        delay: float | None = None,
+        timeout: float | None = 30.0,
+    ) -> None: ...
+    async def publish_many(
+        self,
+        events: Any,
+        payloads: Any = None,
         *,
         headers: Mapping[str, str] | None = None,
         priority: int = 4,
@@ -341,8 +369,11 @@ class Mesh:
         timeout: float | None = 30.0,
     ) -> None:
         """Publishes many events in one go. See `flowmesh.Mesh.publish_many`."""
-        options: dict[str, Any] = {"headers": headers, "priority": priority, "ttl": ttl, "delay": delay}
-        await _in_thread(lambda: self._mesh.publish_many(events, payloads, timeout=timeout, **options))  # type: ignore[arg-type]
+        await _in_thread(
+            lambda: self._mesh.publish_many(
+                events, payloads, headers=headers, priority=priority, ttl=ttl, delay=delay, timeout=timeout
+            )
+        )
 
     async def call(
         self,
@@ -664,9 +695,10 @@ class Service:
             task = self._mesh._loop.create_task(self._answer(handler, request))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            token = self._mesh._reactor.add(task.cancel)
-            task.add_done_callback(lambda _, token=token: self._mesh._reactor.discard(token))
-            request._watch_cancel(self._mesh._reactor.ready, token)
+            reactor = self._mesh._reactor
+            token = reactor.add(task.cancel)
+            task.add_done_callback(functools.partial(_discard, reactor, token))
+            request._watch_cancel(reactor.ready, token)
 
     async def _answer(self, handler: Callable[[_native.Request], object], request: _native.Request) -> None:
         try:
