@@ -25,7 +25,8 @@ for library in "$from"/libflowmesh.so.*.*.*; do
 	ln -sf "$name" "$root/lib/libflowmesh.so.${version%%.*}"
 	ln -sf "libflowmesh.so.${version%%.*}" "$root/lib/libflowmesh.so"
 done
-if [ -z "${DESTDIR:-}" ] && [ "$(id -u)" = 0 ] && command -v ldconfig >/dev/null 2>&1; then
+case $root in /usr | /usr/local) system=yes ;; *) system=no ;; esac
+if [ $system = yes ] && [ "$(id -u)" = 0 ] && command -v ldconfig >/dev/null 2>&1; then
 	ldconfig
 fi
 echo "installed FlowMesh $(sed -n 's/^Version: //p' "$from/flowmesh.pc") in $root"

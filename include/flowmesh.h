@@ -673,7 +673,7 @@ flowmesh_status flowmesh_open(const char *directory,
  *
  * Errors:
  * `NOT_FOUND`: no such directory, or no host has it open. `PERMISSION_DENIED`. `TIMEOUT`: the host does not
- * answer. `PROTOCOL`: whoever answered is not FlowMesh. `VERSION_MISMATCH`: host and client have no protocol
+ * answer. `DISCONNECTED`: it went away meanwhile. `PROTOCOL`: whoever answered is not FlowMesh. `VERSION_MISMATCH`: host and client have no protocol
  * version in common. `RESOURCE_EXHAUSTED`: the host has as many clients as it takes.
  */
 FLOWMESH_MUST_USE
@@ -683,7 +683,7 @@ flowmesh_status flowmesh_connect(const char *directory,
 
 /**
  * Connects over TCP to a host that called `flowmesh_listen_tcp` with the same secret. `address` is like
- * `"127.0.0.1:7000"`. The secret proves both sides to each other; what follows is not encrypted.
+ * `"127.0.0.1:7000"`. Both sides prove that they know the secret; what follows is not encrypted.
  *
  * Threads: any. Blocks until the host has answered, at most `connect_timeout_ms`.
  *
@@ -703,11 +703,11 @@ flowmesh_status flowmesh_connect_tcp(const char *address,
  * `secret` is at least 16 bytes that clients must know. The address that was bound is written to `bound`,
  * NUL-terminated, when `bound_bytes` is more than 0; 64 bytes hold any.
  *
- * Threads: any. Never blocks.
+ * Threads: any. Does not block.
  *
  * Errors:
  * `INVALID_ARGUMENT`: the address cannot be read, the secret is too short, or `bound` is too small.
- * `UNSUPPORTED`: this mesh is a client. `IO`: the address is taken.
+ * `UNAUTHENTICATED`: no secret. `UNSUPPORTED`: this mesh is a client. `IO`: the address is taken.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_listen_tcp(struct flowmesh_mesh *mesh,
@@ -1103,13 +1103,13 @@ flowmesh_status flowmesh_service_open(struct flowmesh_mesh *mesh,
 
 /**
  * Takes the next call, waiting at most `timeout_ms`: below 0 for ever, 0 only looks. The request in `*out` is the
- * caller's to answer and to free.
+ * caller's to answer and to free. Of a service with a handler the calls are the handler's to take.
  *
  * Threads: any; several may take calls of one service.
  *
  * Errors:
  * `TIMEOUT`: none came. `INTERRUPTED`: a signal came (see `on_signal`). `CLOSED`: the service or the mesh was
- * closed or freed, also while this waited. `DISCONNECTED`. `UNSUPPORTED`: it has a handler. `FORKED`.
+ * closed or freed, also while this waited. `DISCONNECTED`. `FORKED`.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_service_next(struct flowmesh_service *service,
@@ -1130,9 +1130,10 @@ struct flowmesh_text flowmesh_service_name(const struct flowmesh_service *servic
 int32_t flowmesh_service_fd(const struct flowmesh_service *service);
 
 /**
- * Stops serving: no new calls come, those that wait go to other instances or fail. Closing again does nothing.
+ * Stops serving: the host sends no more calls; what already waits can still be taken, then comes `CLOSED`. Closing
+ * again does nothing.
  *
- * Threads: any, also inside its own handler; whoever waits in it is woken with `CLOSED`.
+ * Threads: any, also inside its own handler; whoever waits in it is woken.
  */
 flowmesh_status flowmesh_service_close(struct flowmesh_service *service);
 
@@ -1165,8 +1166,8 @@ const struct flowmesh_message *flowmesh_request_message(const struct flowmesh_re
  * Does not block for long: only while there is no room for the answer.
  *
  * Errors:
- * `CLOSED`: it was answered before. `TOO_LARGE`: the caller gets that error as its answer. `PEER_GONE`,
- * `CANCELLED`, `DISCONNECTED`: nobody waits for the answer any more.
+ * `CLOSED`: it was answered before, or the mesh was closed. `TOO_LARGE`: the caller gets that error as its
+ * answer. `DISCONNECTED`. `FORKED`. An answer that nobody waits for any more goes nowhere, which is no error.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_request_reply(struct flowmesh_request *request,

@@ -113,7 +113,9 @@ fn a_burst_larger_than_the_ring_is_lossless_for_a_subscriber_that_blocks() {
                 for sub in [&sub, &local] {
                     scope.spawn(move || {
                         for i in 0..5_000u32 {
-                            let got = sub.receive(SOON).unwrap();
+                            let got = sub.receive(SOON).unwrap_or_else(|error| {
+                                panic!("event {i} of {:?}: {error}; {:#?}", publisher.role(), host.stats())
+                            });
                             assert_eq!((got.message.payload(), got.gap), (&i.to_le_bytes()[..], 0));
                         }
                     });

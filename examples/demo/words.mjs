@@ -19,7 +19,7 @@ const service = mesh.serve(
   'words.count',
   async (request, { signal }) => {
     if (request.headers.hold === undefined) return String(countWords(request.payload))
-    await mesh.publish('workers.holding', 'words')
+    await mesh.publishWait('workers.holding', 'words')
     await new Promise(resolve => signal.addEventListener('abort', resolve))
   },
   { concurrency: 16 },
@@ -27,7 +27,7 @@ const service = mesh.serve(
 
 const files = mesh.subscribe('files.*')
 await Promise.all([service.ready, files.ready])
-await mesh.publish('workers.ready', 'words')
+await mesh.publishWait('workers.ready', 'words')
 
 for await (const file of files) {
   if (file.gap > 0) throw new Error(`${file.gap} files were lost`)
@@ -40,7 +40,7 @@ async function take(file) {
   const kind = await ask('files.kind', file.payload.subarray(0, KIND_BYTES))
   const crc32c = await ask('checksum.crc32c', file.payload)
   const isText = kind === 'text'
-  await mesh.publish('results.words', '', {
+  await mesh.publishWait('results.words', '', {
     headers: {
       number: file.headers.number,
       words: String(isText ? countWords(file.payload) : 0),

@@ -92,7 +92,10 @@ pub extern "C" fn flowmesh_status_is_retryable(status: flowmesh_status) -> i32 {
 ///
 /// `type` is a short name that callers compare, in other languages the class of the exception.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_handler_error(r#type: *const c_char, message: *const c_char) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_handler_error(
+    r#type: *const c_char,
+    message: *const c_char,
+) -> flowmesh_status {
     guard("flowmesh_handler_error", |call| {
         // SAFETY: the manual asks for NULL or C strings.
         let (kind, message) = unsafe { (call.text(r#type, "type")?, call.text(message, "message")?) };
@@ -112,7 +115,10 @@ pub unsafe extern "C" fn flowmesh_string_free(text: *mut c_char) -> flowmesh_sta
         }
         let mut strings = STRINGS.lock();
         let Some(at) = strings.iter().position(|given| *given == text as usize) else {
-            return Err(call.error(ErrorKind::BadHandle).with("expected", "text").with("found", "no live text"));
+            return Err(call
+                .error(ErrorKind::BadHandle)
+                .with("expected", "text")
+                .with("found", "no live text"));
         };
         strings.swap_remove(at);
         // SAFETY: it was in the list, so `give_string` made it with `into_raw` and nobody has freed it.
@@ -126,9 +132,7 @@ pub unsafe extern "C" fn flowmesh_string_free(text: *mut c_char) -> flowmesh_sta
 /// For tests and for hunting leaks; handles that are lent to a running handler count.
 #[unsafe(no_mangle)]
 pub extern "C" fn flowmesh_handle_count() -> usize {
-    guard_value("flowmesh_handle_count", 0, |_| {
-        Ok(handle::count() + STRINGS.lock().len())
-    })
+    guard_value("flowmesh_handle_count", 0, |_| Ok(handle::count() + STRINGS.lock().len()))
 }
 
 /// The addresses of the texts given out. They are few, and live for a moment.
@@ -293,7 +297,9 @@ fn about(
     });
     let found = match kind_of(status) {
         _ if status == flowmesh_code::FLOWMESH_OK as flowmesh_status => fine,
-        Some(kind) => ErrorKind::ALL.iter().position(|found| *found == kind).map_or(unknown, |at| pick(&TEXTS[at])),
+        Some(kind) => {
+            ErrorKind::ALL.iter().position(|found| *found == kind).map_or(unknown, |at| pick(&TEXTS[at]))
+        }
         None => unknown,
     };
     found.as_ptr()
@@ -317,7 +323,9 @@ mod tests {
 
     #[test]
     fn values_are_found_by_name() {
-        let error = Error::new(ErrorKind::RateLimited, "mesh.call").with("service", "a.b").with("retry_after_ms", 250);
+        let error = Error::new(ErrorKind::RateLimited, "mesh.call")
+            .with("service", "a.b")
+            .with("retry_after_ms", 250);
         assert_eq!(record(&error), -18);
         assert_eq!(get(c"retry_after_ms").as_deref(), Some("250"));
         assert_eq!(get(c"service").as_deref(), Some("a.b"));

@@ -46,7 +46,8 @@ fn caught<R>(name: &'static str, body: impl FnOnce(Call) -> Result<R>) -> Result
 
 #[cold]
 fn panicked(name: &'static str, panic: &(dyn Any + Send)) -> Error {
-    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let said =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Error::new(ErrorKind::Internal, name).with("panic", said.unwrap_or("of an unknown type"))
 }
 
@@ -88,7 +89,11 @@ impl Call {
     ///
     /// # Safety
     /// `pointer` is NULL or a NUL-terminated string that nobody changes during the call.
-    pub(crate) unsafe fn optional_text<'a>(self, pointer: *const c_char, argument: &'static str) -> Result<Option<&'a str>> {
+    pub(crate) unsafe fn optional_text<'a>(
+        self,
+        pointer: *const c_char,
+        argument: &'static str,
+    ) -> Result<Option<&'a str>> {
         if pointer.is_null() {
             return Ok(None);
         }
@@ -104,7 +109,12 @@ impl Call {
     ///
     /// # Safety
     /// `pointer` is NULL or points to `size` bytes that nobody changes during the call.
-    pub(crate) unsafe fn bytes<'a>(self, pointer: *const c_void, size: usize, argument: &'static str) -> Result<&'a [u8]> {
+    pub(crate) unsafe fn bytes<'a>(
+        self,
+        pointer: *const c_void,
+        size: usize,
+        argument: &'static str,
+    ) -> Result<&'a [u8]> {
         // SAFETY: the caller's duty, passed on.
         unsafe { self.slice(pointer.cast(), size, argument) }
     }
@@ -113,7 +123,12 @@ impl Call {
     ///
     /// # Safety
     /// `pointer` is NULL or points to `count` values that nobody changes during the call.
-    pub(crate) unsafe fn slice<'a, T>(self, pointer: *const T, count: usize, argument: &'static str) -> Result<&'a [T]> {
+    pub(crate) unsafe fn slice<'a, T>(
+        self,
+        pointer: *const T,
+        count: usize,
+        argument: &'static str,
+    ) -> Result<&'a [T]> {
         if count == 0 {
             return Ok(&[]);
         }
@@ -147,7 +162,12 @@ impl Call {
     ///
     /// # Safety
     /// `pointer` is NULL or points to room for a `T` that nobody else uses during the call.
-    pub(crate) unsafe fn out<'a, T>(self, pointer: *mut T, empty: T, argument: &'static str) -> Result<Out<'a, T>> {
+    pub(crate) unsafe fn out<'a, T>(
+        self,
+        pointer: *mut T,
+        empty: T,
+        argument: &'static str,
+    ) -> Result<Out<'a, T>> {
         if pointer.is_null() {
             return Err(self.null(argument));
         }
@@ -162,12 +182,17 @@ impl Call {
     ///
     /// # Safety
     /// `pointer` is NULL or points to `count` headers whose texts are as [`Call::text`] asks.
-    pub(crate) unsafe fn headers(self, pointer: *const flowmesh_header, count: usize) -> Result<Vec<(String, String)>> {
+    pub(crate) unsafe fn headers(
+        self,
+        pointer: *const flowmesh_header,
+        count: usize,
+    ) -> Result<Vec<(String, String)>> {
         // SAFETY: the caller's duty, passed on.
         let headers = unsafe { self.slice(pointer, count, "headers") }?;
         let copied = headers.iter().map(|header| {
             // SAFETY: the caller's duty, passed on.
-            let pair = unsafe { (self.text(header.name, "header.name")?, self.text(header.value, "header.value")?) };
+            let pair =
+                unsafe { (self.text(header.name, "header.name")?, self.text(header.value, "header.value")?) };
             Ok((pair.0.to_owned(), pair.1.to_owned()))
         });
         copied.collect()

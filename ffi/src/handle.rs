@@ -2,8 +2,8 @@
 
 use crate::{
     guard::Call,
-    message::MessageHandle,
     mesh::MeshHandle,
+    message::MessageHandle,
     registry::{HANDLES_MAX, Ref, Registry},
     rpc::PendingHandle,
     service::{RequestHandle, ServiceHandle},
@@ -91,8 +91,13 @@ impl Call {
         }
         match HANDLES.get(handle as u64) {
             Some(share) if T::of(&share).is_some() => Ok(Live { share, value: PhantomData }),
-            Some(other) => Err(self.error(ErrorKind::BadHandle).with("expected", T::NOUN).with("found", other.noun())),
-            None => Err(self.error(ErrorKind::BadHandle).with("expected", T::NOUN).with("found", "no live handle")),
+            Some(other) => {
+                Err(self.error(ErrorKind::BadHandle).with("expected", T::NOUN).with("found", other.noun()))
+            }
+            None => Err(self
+                .error(ErrorKind::BadHandle)
+                .with("expected", T::NOUN)
+                .with("found", "no live handle")),
         }
     }
 
@@ -111,7 +116,10 @@ impl Call {
         }
         let value = self.live::<T>(handle)?;
         if !HANDLES.remove(handle as u64) {
-            return Err(self.error(ErrorKind::BadHandle).with("expected", T::NOUN).with("found", "freed by another thread"));
+            return Err(self
+                .error(ErrorKind::BadHandle)
+                .with("expected", T::NOUN)
+                .with("found", "freed by another thread"));
         }
         last(&value);
         Ok(())

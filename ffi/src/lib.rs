@@ -29,7 +29,6 @@ pub mod stats;
 
 pub mod options;
 
-
 mod guard;
 mod handle;
 mod registry;

@@ -49,7 +49,9 @@ pub unsafe extern "C" fn flowmesh_open(
     out: *mut *mut flowmesh_mesh,
 ) -> flowmesh_status {
     // SAFETY: the arguments are as the manual asks.
-    guard("flowmesh_open", |call| unsafe { start(call, directory, options, out, |builder, path| builder.open(path)) })
+    guard("flowmesh_open", |call| unsafe {
+        start(call, directory, options, out, |builder, path| builder.open(path))
+    })
 }
 
 /// Connects to the host of `directory` as a client. `options` may be NULL. The mesh in `*out` is the caller's
@@ -59,7 +61,7 @@ pub unsafe extern "C" fn flowmesh_open(
 ///
 /// # Errors
 /// `NOT_FOUND`: no such directory, or no host has it open. `PERMISSION_DENIED`. `TIMEOUT`: the host does not
-/// answer. `PROTOCOL`: whoever answered is not FlowMesh. `VERSION_MISMATCH`: host and client have no protocol
+/// answer. `DISCONNECTED`: it went away meanwhile. `PROTOCOL`: whoever answered is not FlowMesh. `VERSION_MISMATCH`: host and client have no protocol
 /// version in common. `RESOURCE_EXHAUSTED`: the host has as many clients as it takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_connect(
@@ -74,7 +76,7 @@ pub unsafe extern "C" fn flowmesh_connect(
 }
 
 /// Connects over TCP to a host that called `flowmesh_listen_tcp` with the same secret. `address` is like
-/// `"127.0.0.1:7000"`. The secret proves both sides to each other; what follows is not encrypted.
+/// `"127.0.0.1:7000"`. Both sides prove that they know the secret; what follows is not encrypted.
 ///
 /// Threads: any. Blocks until the host has answered, at most `connect_timeout_ms`.
 ///
@@ -104,11 +106,11 @@ pub unsafe extern "C" fn flowmesh_connect_tcp(
 /// `secret` is at least 16 bytes that clients must know. The address that was bound is written to `bound`,
 /// NUL-terminated, when `bound_bytes` is more than 0; 64 bytes hold any.
 ///
-/// Threads: any. Never blocks.
+/// Threads: any. Does not block.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT`: the address cannot be read, the secret is too short, or `bound` is too small.
-/// `UNSUPPORTED`: this mesh is a client. `IO`: the address is taken.
+/// `UNAUTHENTICATED`: no secret. `UNSUPPORTED`: this mesh is a client. `IO`: the address is taken.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_listen_tcp(
     mesh: *mut flowmesh_mesh,
@@ -121,15 +123,19 @@ pub unsafe extern "C" fn flowmesh_listen_tcp(
     guard("flowmesh_listen_tcp", |call| {
         let mesh = call.live::<MeshHandle>(mesh)?;
         // SAFETY: the arguments are as the manual asks.
-        let (address, secret) = unsafe { (call.text(address, "address")?, call.bytes(secret, secret_bytes, "secret")?) };
+        let (address, secret) =
+            unsafe { (call.text(address, "address")?, call.bytes(secret, secret_bytes, "secret")?) };
         // The longest is `[v6%scope]:port`; checked first, so that a refusal leaves no listener behind.
         if bound_bytes > 0 && bound_bytes < 64 {
             return Err(call.invalid("bound_bytes", bound_bytes, "it is neither 0 nor at least 64"));
         }
-        // SAFETY: the manual asks for room of `bound_bytes`.
-        let room = if bound_bytes > 0 { Some(unsafe { call.room(bound, bound_bytes, "bound") }?) } else { None };
+        let mut room: &mut [_] = &mut [];
+        if bound_bytes > 0 {
+            // SAFETY: the manual asks for room of `bound_bytes`.
+            room = unsafe { call.room(bound, bound_bytes, "bound") }?;
+        }
         let text = mesh.mesh.listen_tcp(address, secret)?.to_string();
-        for (place, byte) in room.into_iter().flatten().zip(text.bytes().chain([0])) {
+        for (place, byte) in room.iter_mut().zip(text.bytes().chain([0])) {
             place.write(byte as c_char);
         }
         Ok(())
@@ -201,12 +207,15 @@ pub unsafe extern "C" fn flowmesh_mesh_directory(mesh: *const flowmesh_mesh) -> 
 /// 1 when it was closed or lost its host, 0 when not, or a negative status.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_mesh_is_closed(mesh: *const flowmesh_mesh) -> i32 {
-    guard_number("flowmesh_mesh_is_closed", |call| Ok(i32::from(call.live::<MeshHandle>(mesh)?.mesh.is_closed())))
+    guard_number("flowmesh_mesh_is_closed", |call| {
+        Ok(i32::from(call.live::<MeshHandle>(mesh)?.mesh.is_closed()))
+    })
 }
 
 impl MeshHandle {
     fn new(call: Call, mesh: Mesh, options: &flowmesh_open_options) -> Result<Self> {
-        let directory = mesh.directory().and_then(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
+        let directory =
+            mesh.directory().and_then(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
         Ok(Self { mesh, interrupt: Interrupt::of(call, options)?, directory })
     }
 }
@@ -235,4 +244,3 @@ unsafe fn start(
         Ok(())
     }
 }
-

@@ -29,7 +29,9 @@ pub(crate) struct MessageHandle {
 /// value, and `flowmesh_error_code` says which error it was. Threads: any. They never block.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_message_subject(message: *const flowmesh_message) -> flowmesh_text {
-    guard_value("flowmesh_message_subject", flowmesh_text::NONE, |call| Ok(read(call, message)?.texts().text(0)))
+    guard_value("flowmesh_message_subject", flowmesh_text::NONE, |call| {
+        Ok(read(call, message)?.texts().text(0))
+    })
 }
 
 /// Its payload.
@@ -42,7 +44,10 @@ pub unsafe extern "C" fn flowmesh_message_payload(message: *const flowmesh_messa
 
 /// The value of its first header of that name; no text (`data` is NULL) when it has none.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_message_header(message: *const flowmesh_message, name: *const c_char) -> flowmesh_text {
+pub unsafe extern "C" fn flowmesh_message_header(
+    message: *const flowmesh_message,
+    name: *const c_char,
+) -> flowmesh_text {
     guard_value("flowmesh_message_header", flowmesh_text::NONE, |call| {
         let message = read(call, message)?;
         if name.is_null() {
@@ -106,13 +111,17 @@ pub unsafe extern "C" fn flowmesh_message_id(message: *const flowmesh_message) -
 /// When it was published, in nanoseconds since 1970-01-01 UTC.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_message_timestamp_ns(message: *const flowmesh_message) -> u64 {
-    guard_value("flowmesh_message_timestamp_ns", 0, |call| Ok(read(call, message)?.delivery.message.timestamp().0))
+    guard_value("flowmesh_message_timestamp_ns", 0, |call| {
+        Ok(read(call, message)?.delivery.message.timestamp().0)
+    })
 }
 
 /// 0 to 9; higher is delivered first.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_message_priority(message: *const flowmesh_message) -> i32 {
-    guard_value("flowmesh_message_priority", 0, |call| Ok(read(call, message)?.delivery.message.priority().into()))
+    guard_value("flowmesh_message_priority", 0, |call| {
+        Ok(read(call, message)?.delivery.message.priority().into())
+    })
 }
 
 /// How long after publishing it may still be delivered; 0: for ever.
@@ -144,7 +153,10 @@ pub unsafe extern "C" fn flowmesh_message_free(message: *mut flowmesh_message) -
 
 /// Frees `count` messages and sets their places to NULL; places that are NULL already are fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_message_free_many(messages: *mut *mut flowmesh_message, count: usize) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_message_free_many(
+    messages: *mut *mut flowmesh_message,
+    count: usize,
+) -> flowmesh_status {
     guard("flowmesh_message_free_many", |call| {
         if count == 0 {
             return Ok(());

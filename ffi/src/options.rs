@@ -1,6 +1,9 @@
 //! Options: structs that say their own size, so that they can grow.
 
-use crate::{flowmesh_header, flowmesh_status, guard::{Call, guard}};
+use crate::{
+    flowmesh_header, flowmesh_status,
+    guard::{Call, guard},
+};
 use flowmesh::{
     Backoff, BreakerOptions, CallOptions, ErrorKind, Name, OnSlow, PublishOptions, RateLimit, Result, Retry,
     ServeOptions, Subject, SubscribeOptions, WaitStrategy,
@@ -191,14 +194,20 @@ pub struct flowmesh_serve_options {
 /// # Errors
 /// `INVALID_ARGUMENT`: `size` is not that of any version of the struct.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_open_options_init(options: *mut flowmesh_open_options, size: usize) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_open_options_init(
+    options: *mut flowmesh_open_options,
+    size: usize,
+) -> flowmesh_status {
     // SAFETY: the manual asks for a struct of `size` bytes.
     guard("flowmesh_open_options_init", |call| unsafe { call.init(options, size) })
 }
 
 /// The same as `FLOWMESH_PUBLISH_OPTIONS_INIT`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_publish_options_init(options: *mut flowmesh_publish_options, size: usize) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_publish_options_init(
+    options: *mut flowmesh_publish_options,
+    size: usize,
+) -> flowmesh_status {
     // SAFETY: the manual asks for a struct of `size` bytes.
     guard("flowmesh_publish_options_init", |call| unsafe { call.init(options, size) })
 }
@@ -215,18 +224,23 @@ pub unsafe extern "C" fn flowmesh_subscribe_options_init(
 
 /// The same as `FLOWMESH_CALL_OPTIONS_INIT`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_call_options_init(options: *mut flowmesh_call_options, size: usize) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_call_options_init(
+    options: *mut flowmesh_call_options,
+    size: usize,
+) -> flowmesh_status {
     // SAFETY: the manual asks for a struct of `size` bytes.
     guard("flowmesh_call_options_init", |call| unsafe { call.init(options, size) })
 }
 
 /// The same as `FLOWMESH_SERVE_OPTIONS_INIT`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_serve_options_init(options: *mut flowmesh_serve_options, size: usize) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_serve_options_init(
+    options: *mut flowmesh_serve_options,
+    size: usize,
+) -> flowmesh_status {
     // SAFETY: the manual asks for a struct of `size` bytes.
     guard("flowmesh_serve_options_init", |call| unsafe { call.init(options, size) })
 }
-
 
 /// A struct whose first field is its size in bytes, `usize`, and whose other fields are plain values or pointers.
 ///
@@ -265,7 +279,10 @@ impl Call {
                     .error(ErrorKind::Unsupported)
                     .with("struct_size", size)
                     .with("known_bytes", size_of::<T>())
-                    .with("rule", "the header is newer than the library and sets a field that it does not know"));
+                    .with(
+                        "rule",
+                        "the header is newer than the library and sets a field that it does not know",
+                    ));
             }
         }
         Ok(options)
@@ -367,7 +384,8 @@ impl flowmesh_open_options {
             builder = builder.max_sessions(self.max_sessions);
         }
         if self.connect_timeout_ms != 0 {
-            builder = builder.connect_timeout(call.milliseconds(self.connect_timeout_ms, "connect_timeout_ms")?);
+            builder =
+                builder.connect_timeout(call.milliseconds(self.connect_timeout_ms, "connect_timeout_ms")?);
         }
         if let Some(strategy) = self.wait_strategy(call)? {
             builder = builder.wait_strategy(strategy);
@@ -378,7 +396,8 @@ impl flowmesh_open_options {
 
     /// `None` for the default.
     fn wait_strategy(&self, call: Call) -> Result<Option<WaitStrategy>> {
-        let micros = u64::try_from(self.wait_us).map_err(|_| call.invalid("wait_us", self.wait_us, "it is below 0"))?;
+        let micros = u64::try_from(self.wait_us)
+            .map_err(|_| call.invalid("wait_us", self.wait_us, "it is below 0"))?;
         let period = Duration::from_micros(micros);
         Ok(match self.wait {
             0 if micros == 0 => None,
@@ -424,10 +443,12 @@ impl flowmesh_publish_options {
     /// Its headers are as many as it says, of C strings.
     pub(crate) unsafe fn read(&self, call: Call) -> Result<PublishOptions> {
         let priority = u8::try_from(self.priority).ok().filter(|priority| *priority <= 9);
-        let some_time = |value, argument| Ok::<_, flowmesh::Error>(match call.milliseconds(value, argument)? {
-            Duration::ZERO => None,
-            time => Some(time),
-        });
+        let some_time = |value, argument| {
+            Ok::<_, flowmesh::Error>(match call.milliseconds(value, argument)? {
+                Duration::ZERO => None,
+                time => Some(time),
+            })
+        };
         Ok(PublishOptions {
             // SAFETY: the caller's duty, passed on.
             headers: unsafe { call.headers(self.headers, self.header_count) }?,
@@ -495,7 +516,8 @@ impl flowmesh_serve_options {
         // SAFETY: the caller's duty, passed on.
         let version = unsafe { call.optional_text(self.version, "version") }?.unwrap_or_default().to_owned();
         let burst = self.rate_burst.max(1);
-        let rate = (self.rate_per_second != 0.0).then_some(RateLimit { per_second: self.rate_per_second, burst });
+        let rate =
+            (self.rate_per_second != 0.0).then_some(RateLimit { per_second: self.rate_per_second, burst });
         Ok(ServeOptions { version, concurrency: self.concurrency.max(1), queue: self.queue, rate })
     }
 }
@@ -539,7 +561,10 @@ mod tests {
             let mut newer = Newer { known: flowmesh_call_options::init(), added: 0 };
             newer.known.struct_size = size_of::<Newer>();
             newer.known.timeout_ms = 5;
-            assert_eq!(CALL.options((&raw const newer).cast::<flowmesh_call_options>()).unwrap().timeout_ms, 5);
+            assert_eq!(
+                CALL.options((&raw const newer).cast::<flowmesh_call_options>()).unwrap().timeout_ms,
+                5
+            );
             newer.added = 1;
             let error = CALL.options((&raw const newer).cast::<flowmesh_call_options>()).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -556,9 +581,15 @@ mod tests {
         unsafe {
             let publish = flowmesh_publish_options::init().read(CALL).unwrap();
             let default = PublishOptions::default();
-            assert_eq!((publish.priority, publish.ttl, publish.delay), (default.priority, default.ttl, default.delay));
+            assert_eq!(
+                (publish.priority, publish.ttl, publish.delay),
+                (default.priority, default.ttl, default.delay)
+            );
             assert_eq!(publish.timeout, default.timeout);
-            assert_eq!(flowmesh_call_options::init().read(CALL).unwrap().timeout, CallOptions::default().timeout);
+            assert_eq!(
+                flowmesh_call_options::init().read(CALL).unwrap().timeout,
+                CallOptions::default().timeout
+            );
             assert_eq!(flowmesh_serve_options::init().read(CALL).unwrap(), ServeOptions::default());
             assert_eq!(flowmesh_subscribe_options::init().read(CALL).unwrap(), SubscribeOptions::default());
             let retry = flowmesh_subscribe_options { max_attempts: 3, ..flowmesh_subscribe_options::init() };

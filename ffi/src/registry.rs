@@ -159,7 +159,12 @@ impl<T: Send + Sync> Registry<T> {
             let next = slot.next_free.load(Ordering::Relaxed);
             // Acquire: pairs with the Release in `push_free`. The tag makes the swap fail when the slot was
             // popped and pushed again in between, with another `next_free`.
-            match self.free.compare_exchange_weak(head, retag(head, next), Ordering::Acquire, Ordering::Acquire) {
+            match self.free.compare_exchange_weak(
+                head,
+                retag(head, next),
+                Ordering::Acquire,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return Some((index, slot)),
                 Err(found) => head = found,
             }
@@ -171,7 +176,12 @@ impl<T: Send + Sync> Registry<T> {
         loop {
             slot.next_free.store(head as u32, Ordering::Relaxed);
             // Release: the slot's new state is there before it can be popped.
-            match self.free.compare_exchange_weak(head, retag(head, index + 1), Ordering::Release, Ordering::Relaxed) {
+            match self.free.compare_exchange_weak(
+                head,
+                retag(head, index + 1),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(found) => head = found,
             }
@@ -194,8 +204,12 @@ impl<T: Send + Sync> Registry<T> {
         let slots: Box<[Slot<T>]> = (0..(CHUNK_SLOTS as usize) << chunk).map(|_| Slot::new()).collect();
         let made = Box::into_raw(slots);
         // Release: pairs with the Acquire in `slot_at`, so the slots are whole.
-        let added =
-            self.chunks[chunk].compare_exchange(ptr::null_mut(), made.cast(), Ordering::Release, Ordering::Relaxed);
+        let added = self.chunks[chunk].compare_exchange(
+            ptr::null_mut(),
+            made.cast(),
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
         if added.is_err() {
             // SAFETY: another thread's chunk was first, so nobody has seen this box.
             drop(unsafe { Box::from_raw(made) });
@@ -308,7 +322,16 @@ mod tests {
         let registry = registry::<u32>();
         let handle = registry.insert(1).unwrap();
         let local = 0u32;
-        for foreign in [0, 1, u64::MAX, TAG, ptr::from_ref(&local) as u64, handle + 1, handle + (1 << INDEX_BITS), handle & !TAG] {
+        for foreign in [
+            0,
+            1,
+            u64::MAX,
+            TAG,
+            ptr::from_ref(&local) as u64,
+            handle + 1,
+            handle + (1 << INDEX_BITS),
+            handle & !TAG,
+        ] {
             assert!(foreign == handle || registry.get(foreign).is_none(), "{foreign:x}");
         }
     }
@@ -345,7 +368,8 @@ mod tests {
         let published: Arc<[AtomicU64; 8]> = Arc::default();
         let threads: Vec<_> = (0..4u64)
             .map(|thread| {
-                let (alive, start, published) = (Arc::clone(&alive), Arc::clone(&start), Arc::clone(&published));
+                let (alive, start, published) =
+                    (Arc::clone(&alive), Arc::clone(&start), Arc::clone(&published));
                 std::thread::spawn(move || {
                     start.wait();
                     for round in 0..20_000u64 {

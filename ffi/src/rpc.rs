@@ -59,7 +59,8 @@ pub unsafe extern "C" fn flowmesh_call(
             )
         };
         let mesh = call.live::<MeshHandle>(mesh)?;
-        let answer = mesh.interrupt.waiting(-1, |wait| mesh.mesh.call_with(service, payload, &options, wait))?;
+        let answer =
+            mesh.interrupt.waiting(-1, |wait| mesh.mesh.call_with(service, payload, &options, wait))?;
         out.set(call.give(MessageHandle::plain(answer))?);
         Ok(())
     })
@@ -172,5 +173,7 @@ pub unsafe extern "C" fn flowmesh_pending_fd(pending: *const flowmesh_pending) -
 /// Frees it, cancelling the call when it has not ended. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_pending_free(pending: *mut flowmesh_pending) -> flowmesh_status {
-    guard("flowmesh_pending_free", |call| call.free::<PendingHandle>(pending, |handle| handle.pending.cancel()))
+    guard("flowmesh_pending_free", |call| {
+        call.free::<PendingHandle>(pending, |handle| handle.pending.cancel())
+    })
 }

@@ -137,13 +137,13 @@ pub unsafe extern "C" fn flowmesh_service_open(
 }
 
 /// Takes the next call, waiting at most `timeout_ms`: below 0 for ever, 0 only looks. The request in `*out` is the
-/// caller's to answer and to free.
+/// caller's to answer and to free. Of a service with a handler the calls are the handler's to take.
 ///
 /// Threads: any; several may take calls of one service.
 ///
 /// # Errors
 /// `TIMEOUT`: none came. `INTERRUPTED`: a signal came (see `on_signal`). `CLOSED`: the service or the mesh was
-/// closed or freed, also while this waited. `DISCONNECTED`. `UNSUPPORTED`: it has a handler. `FORKED`.
+/// closed or freed, also while this waited. `DISCONNECTED`. `FORKED`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_service_next(
     service: *mut flowmesh_service,
@@ -181,9 +181,10 @@ pub unsafe extern "C" fn flowmesh_service_fd(service: *const flowmesh_service) -
     guard_number("flowmesh_service_fd", |call| call.live::<ServiceHandle>(service)?.service.fd())
 }
 
-/// Stops serving: no new calls come, those that wait go to other instances or fail. Closing again does nothing.
+/// Stops serving: the host sends no more calls; what already waits can still be taken, then comes `CLOSED`. Closing
+/// again does nothing.
 ///
-/// Threads: any, also inside its own handler; whoever waits in it is woken with `CLOSED`.
+/// Threads: any, also inside its own handler; whoever waits in it is woken.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_service_close(service: *mut flowmesh_service) -> flowmesh_status {
     guard("flowmesh_service_close", |call| {
@@ -203,7 +204,9 @@ pub unsafe extern "C" fn flowmesh_service_is_closed(service: *const flowmesh_ser
 /// Closes and frees it. Requests taken from it can still be answered. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_service_free(service: *mut flowmesh_service) -> flowmesh_status {
-    guard("flowmesh_service_free", |call| call.free::<ServiceHandle>(service, |handle| handle.service.close()))
+    guard("flowmesh_service_free", |call| {
+        call.free::<ServiceHandle>(service, |handle| handle.service.close())
+    })
 }
 
 /// § Requests
@@ -221,7 +224,9 @@ pub unsafe extern "C" fn flowmesh_request_payload(request: *const flowmesh_reque
 /// The whole request as a message, for its headers, id and time; its subject is the service's name. It is lent
 /// until the request is freed: do not free it. NULL, with an error, for a bad handle.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_request_message(request: *const flowmesh_request) -> *const flowmesh_message {
+pub unsafe extern "C" fn flowmesh_request_message(
+    request: *const flowmesh_request,
+) -> *const flowmesh_message {
     guard_value("flowmesh_request_message", ptr::null(), |call| {
         let handle = call.live::<RequestHandle>(request)?;
         let given = handle.message_handle.get_or_init(|| {
@@ -241,8 +246,8 @@ pub unsafe extern "C" fn flowmesh_request_message(request: *const flowmesh_reque
 /// Does not block for long: only while there is no room for the answer.
 ///
 /// # Errors
-/// `CLOSED`: it was answered before. `TOO_LARGE`: the caller gets that error as its answer. `PEER_GONE`,
-/// `CANCELLED`, `DISCONNECTED`: nobody waits for the answer any more.
+/// `CLOSED`: it was answered before, or the mesh was closed. `TOO_LARGE`: the caller gets that error as its
+/// answer. `DISCONNECTED`. `FORKED`. An answer that nobody waits for any more goes nowhere, which is no error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_request_reply(
     request: *mut flowmesh_request,

@@ -217,7 +217,10 @@ pub(crate) struct SnapshotHandle {
 /// # Errors
 /// `CLOSED`, `DISCONNECTED`, `FORKED`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_services(mesh: *mut flowmesh_mesh, out: *mut *mut flowmesh_instance_list) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_services(
+    mesh: *mut flowmesh_mesh,
+    out: *mut *mut flowmesh_instance_list,
+) -> flowmesh_status {
     guard("flowmesh_services", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
@@ -288,7 +291,10 @@ pub unsafe extern "C" fn flowmesh_instance_list_free(list: *mut flowmesh_instanc
 /// # Errors
 /// `CLOSED`, `DISCONNECTED`, `FORKED`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_stats(mesh: *mut flowmesh_mesh, out: *mut *mut flowmesh_snapshot) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_stats(
+    mesh: *mut flowmesh_mesh,
+    out: *mut *mut flowmesh_snapshot,
+) -> flowmesh_status {
     guard("flowmesh_stats", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
@@ -303,12 +309,16 @@ pub unsafe extern "C" fn flowmesh_stats(mesh: *mut flowmesh_mesh, out: *mut *mut
 ///
 /// Threads, blocking and errors: as `flowmesh_stats`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_stats_json(mesh: *mut flowmesh_mesh, out: *mut *mut c_char) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_stats_json(
+    mesh: *mut flowmesh_mesh,
+    out: *mut *mut c_char,
+) -> flowmesh_status {
     guard("flowmesh_stats_json", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let stats = call.live::<MeshHandle>(mesh)?.mesh.stats()?;
-        let json = serde_json::to_string(&stats).map_err(|error| call.error(ErrorKind::Internal).because(error))?;
+        let json =
+            serde_json::to_string(&stats).map_err(|error| call.error(ErrorKind::Internal).because(error))?;
         out.set(give_string(&json));
         Ok(())
     })
@@ -428,9 +438,11 @@ impl SnapshotHandle {
             let texts = [c_string(&value.pattern), c_string(&value.group)];
             Named { value, texts }
         });
-        let services = stats.services.into_iter().map(|value| Named { texts: [c_string(&value.name)], value });
+        let services =
+            stats.services.into_iter().map(|value| Named { texts: [c_string(&value.name)], value });
         let sessions = stats.sessions.into_iter().map(|value| {
-            let texts = [&value.name, &value.language, &value.version, &value.transport].map(|text| c_string(text));
+            let texts =
+                [&value.name, &value.language, &value.version, &value.transport].map(|text| c_string(text));
             Named { value, texts }
         });
         Self {
@@ -472,7 +484,11 @@ fn totals(stats: &Stats) -> flowmesh_totals {
     }
 }
 
-fn subscription(value: &SubscriptionStats, pattern: &CString, group: &CString) -> flowmesh_subscription_stats {
+fn subscription(
+    value: &SubscriptionStats,
+    pattern: &CString,
+    group: &CString,
+) -> flowmesh_subscription_stats {
     flowmesh_subscription_stats {
         struct_size: 0,
         pattern: pattern.as_ptr(),

@@ -56,7 +56,8 @@ pub unsafe extern "C" fn flowmesh_subscribe(
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let mesh = call.live::<MeshHandle>(mesh)?;
         // SAFETY: the arguments are as the manual asks.
-        let (pattern, options) = unsafe { (call.text(pattern, "pattern")?, call.options(options)?.read(call)?) };
+        let (pattern, options) =
+            unsafe { (call.text(pattern, "pattern")?, call.options(options)?.read(call)?) };
         let subscription = mesh.mesh.subscribe_with(pattern, options)?;
         out.set(call.give(SubscriptionHandle::new(subscription, &mesh))?);
         Ok(())
@@ -89,7 +90,8 @@ pub unsafe extern "C" fn flowmesh_on(
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let mesh = call.live::<MeshHandle>(mesh)?;
         // SAFETY: the arguments are as the manual asks.
-        let (pattern, options) = unsafe { (call.text(pattern, "pattern")?, call.options(options)?.read(call)?) };
+        let (pattern, options) =
+            unsafe { (call.text(pattern, "pattern")?, call.options(options)?.read(call)?) };
         let handler = handler.ok_or_else(|| call.null("handler"))?;
         let handle = move |delivery: &Delivery| -> std::result::Result<(), HandlerError> {
             let lent = call.give(MessageHandle::new(delivery.clone()))?;
@@ -123,8 +125,7 @@ pub unsafe extern "C" fn flowmesh_subscription_receive(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<SubscriptionHandle>(subscription)?;
-        let delivery =
-            handle.interrupt.waiting(timeout_ms, |wait| handle.subscription.receive_wait(wait))?;
+        let delivery = handle.interrupt.waiting(timeout_ms, |wait| handle.subscription.receive_wait(wait))?;
         out.set(call.give(MessageHandle::new(delivery))?);
         Ok(())
     })
@@ -145,15 +146,16 @@ pub unsafe extern "C" fn flowmesh_subscription_receive_many(
 ) -> flowmesh_status {
     guard("flowmesh_subscription_receive_many", |call| {
         // SAFETY: the arguments are as the manual asks.
-        let (count, room) = unsafe { (call.out(count, 0, "count")?, call.room(messages, capacity, "messages")?) };
+        let (count, room) =
+            unsafe { (call.out(count, 0, "count")?, call.room(messages, capacity, "messages")?) };
         let handle = call.live::<SubscriptionHandle>(subscription)?;
         if capacity == 0 {
             return Err(call.invalid("capacity", 0, "it is at least 1"));
         }
         let mut deliveries = Vec::new();
-        handle.interrupt.waiting(timeout_ms, |wait| {
-            handle.subscription.receive_many(capacity, wait, &mut deliveries)
-        })?;
+        handle
+            .interrupt
+            .waiting(timeout_ms, |wait| handle.subscription.receive_many(capacity, wait, &mut deliveries))?;
         count.set(deliveries.len());
         let mut outcome = Ok(());
         for (place, delivery) in room.iter_mut().zip(deliveries) {
@@ -213,12 +215,16 @@ pub unsafe extern "C" fn flowmesh_subscription_get_stats(
 /// Threads: any. Does not block.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_subscription_fd(subscription: *const flowmesh_subscription) -> i32 {
-    guard_number("flowmesh_subscription_fd", |call| call.live::<SubscriptionHandle>(subscription)?.subscription.fd())
+    guard_number("flowmesh_subscription_fd", |call| {
+        call.live::<SubscriptionHandle>(subscription)?.subscription.fd()
+    })
 }
 
 /// Its pattern, lent until it is freed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_subscription_pattern(subscription: *const flowmesh_subscription) -> flowmesh_text {
+pub unsafe extern "C" fn flowmesh_subscription_pattern(
+    subscription: *const flowmesh_subscription,
+) -> flowmesh_text {
     guard_value("flowmesh_subscription_pattern", flowmesh_text::NONE, |call| {
         let handle = call.live::<SubscriptionHandle>(subscription)?;
         Ok(flowmesh_text { data: handle.pattern.as_ptr(), size: handle.pattern.count_bytes() })
@@ -229,7 +235,9 @@ pub unsafe extern "C" fn flowmesh_subscription_pattern(subscription: *const flow
 ///
 /// Threads: any, also inside its own handler; whoever waits in it is woken.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_subscription_close(subscription: *mut flowmesh_subscription) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_subscription_close(
+    subscription: *mut flowmesh_subscription,
+) -> flowmesh_status {
     guard("flowmesh_subscription_close", |call| {
         call.live::<SubscriptionHandle>(subscription)?.subscription.close();
         Ok(())
@@ -246,7 +254,9 @@ pub unsafe extern "C" fn flowmesh_subscription_is_closed(subscription: *const fl
 
 /// Closes and frees it. Messages received from it stay. NULL is fine.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn flowmesh_subscription_free(subscription: *mut flowmesh_subscription) -> flowmesh_status {
+pub unsafe extern "C" fn flowmesh_subscription_free(
+    subscription: *mut flowmesh_subscription,
+) -> flowmesh_status {
     guard("flowmesh_subscription_free", |call| {
         call.free::<SubscriptionHandle>(subscription, |handle| handle.subscription.close())
     })
@@ -258,4 +268,3 @@ impl SubscriptionHandle {
         Self { subscription, interrupt: mesh.interrupt, pattern, texts: SubscriptionTexts::default() }
     }
 }
-

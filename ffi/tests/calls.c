@@ -234,6 +234,7 @@ static void the_pull_form(void)
     CHECK_OK(flowmesh_pending_free(pending));
     while (flowmesh_request_is_cancelled(request) == 0)
         sleep_ms(1);
+    CHECK_OK(flowmesh_request_reply(request, "4", 1, NULL, 0)); /* goes nowhere */
     CHECK_OK(flowmesh_request_free(request));
 
     /* A request outlives its service. */

@@ -67,7 +67,8 @@ fn edit(header: &str) -> String {
             continue;
         }
         // A free or a close has nothing to report that matters when it is written as it should be.
-        let may_be_ignored = line.contains("_free") || line.contains("_close") || line.contains("flowmesh_handler_error");
+        let may_be_ignored =
+            line.contains("_free") || line.contains("_close") || line.contains("flowmesh_handler_error");
         if line.starts_with("flowmesh_status flowmesh_") && !may_be_ignored {
             edited.push_str("FLOWMESH_MUST_USE\n");
         }

@@ -1,4 +1,4 @@
-import { type Message } from './message.js';
+import type { Message } from './message.js';
 import { type CallHandler, Service } from './service.js';
 import { type EventHandler, Subscription } from './subscription.js';
 import type { FileUrl, Headers, Payload, Signal } from './types.js';

@@ -41,10 +41,10 @@ exports.connectTcp = connectTcp;
 const node_path_1 = require("node:path");
 const node_util_1 = require("node:util");
 const node_url_1 = require("node:url");
+const calls_js_1 = require("./calls.js");
 const check = __importStar(require("./check.js"));
 const errors_js_1 = require("./errors.js");
 const loop_js_1 = require("./loop.js");
-const message_js_1 = require("./message.js");
 const native_js_1 = require("./native.js");
 const payload_js_1 = require("./payload.js");
 const service_js_1 = require("./service.js");
@@ -189,13 +189,12 @@ class Mesh {
     #id;
     #info;
     #open = new Set();
-    #calls = new Map();
+    #calls = new calls_js_1.Calls();
     /** The end of what waits to be published, in order. */
     #lane = Promise.resolve();
     #inLane = 0;
     #closed = false;
     #closing;
-    #linger = new loop_js_1.Linger();
     /** @internal */
     constructor(id) {
         this.#id = id;
@@ -370,65 +369,12 @@ class Mesh {
             await (0, loop_js_1.nextTurn)();
         const mesh = this.#handle(operation);
         if (encoded.payload.length <= service_js_1.SMALL_BYTES) {
-            return this.#answer(name, native_js_1.native.call(mesh, name, encoded.payload, headers, timeoutMs), timeoutMs, signal);
+            return this.#calls.answer(native_js_1.native.call(mesh, name, encoded.payload, headers, timeoutMs), name, timeoutMs, signal);
         }
         const id = native_js_1.native.startCall(mesh, name, encoded.payload, headers, timeoutMs);
         const started = (0, loop_js_1.job)(id);
         await (signal === undefined ? started : unless(signal, started, () => native_js_1.native.cancelCall(id)));
-        return this.#answer(name, id, timeoutMs, signal);
-    }
-    #answer(name, id, timeoutMs, signal) {
-        return new Promise((resolve, reject) => {
-            const finish = () => {
-                clearTimeout(timer);
-                (0, loop_js_1.unwatch)(id);
-                (0, loop_js_1.release)();
-                this.#calls.delete(id);
-                signal?.removeEventListener('abort', abort);
-            };
-            const giveUp = (reason) => {
-                finish();
-                native_js_1.native.cancelCall(id);
-                reject(reason);
-            };
-            const abort = () => giveUp(signal.reason);
-            // The host ends the call in time. This is for a host that hangs.
-            const late = () => giveUp(new errors_js_1.FlowMeshError('TIMEOUT', 'mesh.call', { service: name, timeout_ms: String(timeoutMs) }));
-            const timer = setTimeout(late, Math.min(timeoutMs + HOST_GRACE_MS, 2 ** 31 - 1));
-            (0, loop_js_1.hold)();
-            signal?.addEventListener('abort', abort, { once: true });
-            this.#calls.set(id, giveUp);
-            const take = (batch) => {
-                if (batch === undefined)
-                    return false;
-                finish();
-                resolve((0, message_js_1.readRequests)(batch)[0].message);
-                return true;
-            };
-            const tried = (attempt) => {
-                try {
-                    return attempt();
-                }
-                catch (error) {
-                    finish();
-                    reject(error);
-                    return true;
-                }
-            };
-            (0, loop_js_1.watch)(id, () => tried(() => take(native_js_1.native.takeCall(id))));
-            process.nextTick(() => {
-                if (!this.#calls.has(id))
-                    return;
-                // With other calls under way, one wake serves many.
-                if (this.#calls.size === 1 && this.#linger.wants()) {
-                    const found = tried(() => take(native_js_1.native.awaitCall(id, loop_js_1.LINGER_US)));
-                    this.#linger.record(found);
-                    if (found)
-                        return;
-                }
-                native_js_1.native.watchCall(id);
-            });
-        });
+        return this.#calls.answer(id, name, timeoutMs, signal);
     }
     /** Lists the services of the mesh with their instances. */
     async services() {
@@ -455,21 +401,10 @@ class Mesh {
     /** Ends it with all its subscriptions, services and calls. A host tells its clients. */
     close() {
         if (!this.#closed) {
-            this.#shut();
-            this.#closing = (0, loop_js_1.job)(native_js_1.native.startCloseMesh(this.#id)).then(() => { });
+            this.#endEventsAndCalls();
+            this.#closing = (0, loop_js_1.job)(native_js_1.native.startCloseMesh(this.#id)).then(() => this.#endServices());
         }
         return this.#closing ?? Promise.resolve();
-    }
-    #shut() {
-        this.#closed = true;
-        for (const opened of [...this.#open]) {
-            if (opened instanceof service_js_1.Service)
-                opened.end(undefined, true).catch(() => { });
-            else
-                opened.end(undefined);
-        }
-        for (const giveUp of [...this.#calls.values()])
-            giveUp(new errors_js_1.FlowMeshError('CLOSED', 'mesh.call'));
     }
     [Symbol.asyncDispose]() {
         return this.close();
@@ -478,8 +413,22 @@ class Mesh {
     [Symbol.dispose]() {
         if (this.#closed)
             return;
-        this.#shut();
+        this.#endEventsAndCalls();
         native_js_1.native.closeMesh(this.#id);
+        this.#endServices();
+    }
+    #endEventsAndCalls() {
+        this.#closed = true;
+        for (const opened of [...this.#open])
+            if (opened instanceof subscription_js_1.Subscription)
+                opened.end(undefined);
+        this.#calls.giveUp(new errors_js_1.FlowMeshError('CLOSED', 'mesh.call'));
+    }
+    /** Once the session is over: a handler that stops because of it must not answer its caller with that. */
+    #endServices() {
+        for (const opened of [...this.#open])
+            if (opened instanceof service_js_1.Service)
+                opened.end(undefined, true).catch(() => { });
     }
     #handle(operation) {
         if (this.#closed)
@@ -573,7 +522,7 @@ function retrying(operation, retry) {
     const given = check.options(operation, retry, ['maxAttempts', 'backoffMs', 'backoffFactor', 'backoffMsMax', 'deadLetter']);
     const ms = (name) => check.optional(given[name], value => check.number(operation, `retry.${name}`, value, 0, check.TIME_MS_MAX));
     return {
-        maxAttempts: check.optional(given.maxAttempts, value => check.integer(operation, 'retry.maxAttempts', value, 1, 1000)),
+        maxAttempts: check.optional(given.maxAttempts, value => check.integer(operation, 'retry.maxAttempts', value, 0, U32_MAX)),
         backoffMs: ms('backoffMs'),
         backoffFactor: check.optional(given.backoffFactor, value => check.number(operation, 'retry.backoffFactor', value, 1, 1000)),
         backoffMsMax: ms('backoffMsMax'),
@@ -585,6 +534,4 @@ const PUBLISH_WAIT = [...PUBLISH, 'timeoutMs', 'signal'];
 const SUBSCRIBE = ['group', 'priority', 'capacity', 'onSlow', 'blockTimeoutMs', 'retry', 'signal'];
 /** The longest that a call of this thread waits for another one. */
 const SYNC_WAIT_MS = 20;
-/** How much later than the host this process ends a call. */
-const HOST_GRACE_MS = 250;
 const U32_MAX = 2 ** 32 - 1;

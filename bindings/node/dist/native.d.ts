@@ -20,8 +20,8 @@ export interface Native {
     subscribe(mesh: number, pattern: string, options: string): number;
     serve(mesh: number, name: string, options: string): number;
     startCloseMesh(mesh: number): number;
-    startPublish(...publish: Parameters<Native['publish']>): number;
-    startPublishMany(...publish: Parameters<Native['publishMany']>): number;
+    startPublish(mesh: number, subject: string, payload: Uint8Array | string, headers: readonly string[] | undefined, priority: number, ttlMs: number, delayMs: number, timeoutMs: number): number;
+    startPublishMany(mesh: number, packed: Uint8Array, bytes: number, headers: readonly string[] | undefined, priority: number, ttlMs: number, delayMs: number, timeoutMs: number): number;
     startReply(...reply: Parameters<Native['reply']>): number;
     startCloseService(service: number): number;
     /** What it made is the call itself, as `call` does. */
@@ -30,8 +30,7 @@ export interface Native {
     info(mesh: number): string;
     isClosed(mesh: number): boolean;
     closeMesh(mesh: number): void;
-    publish(mesh: number, subject: string, payload: Uint8Array | string, headers?: readonly string[], priority?: number, ttlMs?: number, delayMs?: number, timeoutMs?: number): bigint;
-    publishMany(mesh: number, packed: Uint8Array, bytes: number, headers?: readonly string[], priority?: number, ttlMs?: number, delayMs?: number, timeoutMs?: number): void;
+    publish(mesh: number, subject: string, payload: Uint8Array | string, headers?: readonly string[], priority?: number, ttlMs?: number, delayMs?: number): bigint;
     subscriptionStats(subscription: number): string;
     closeSubscription(subscription: number): void;
     drain(subscription: number, max: number, keep: boolean): Batch;

@@ -61,7 +61,7 @@ class Service {
         });
     }
     #fail(error) {
-        this.end(error);
+        void this.end(error);
         throw error;
     }
     /** Starts handlers for the calls that wait, as many as may run at once. */
@@ -79,7 +79,8 @@ class Service {
                 batch = native_js_1.native.next(this.#id, Math.min(this.#concurrency - this.#running.size, BATCH_MAX));
             }
             catch (error) {
-                this.end(error);
+                const closedHere = error instanceof errors_js_1.FlowMeshError && error.code === 'CLOSED';
+                void this.end(closedHere ? undefined : error, true);
                 break;
             }
             this.#more = typeof batch !== 'number' || (batch & 1) === 1;

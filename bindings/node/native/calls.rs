@@ -31,7 +31,6 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("closeMesh", close_mesh),
     ("startCloseMesh", start_close_mesh),
     ("publish", publish),
-    ("publishMany", publish_many),
     ("startPublish", start_publish),
     ("startPublishMany", start_publish_many),
     ("subscribe", subscribe),
@@ -197,10 +196,10 @@ fn start_close_mesh(state: &State, call: &Call) -> Result<Answer> {
 
 // ---------- events
 
-/// Arguments 3 to 7: headers, priority, ttl, delay, timeout. All may be left out; a time of 0 stands for none,
-/// without a timeout it waits a moment only.
+/// Arguments 3 to 7: headers, priority, ttl, delay, timeout. All may be left out; a ttl or delay of 0 stands
+/// for none.
 fn publish_options(call: &Call) -> Result<PublishOptions> {
-    let mut options = PublishOptions { timeout: SYNC_WAIT, ..PublishOptions::default() };
+    let mut options = PublishOptions::default();
     if call.is_missing(4) {
         return Ok(options);
     }
@@ -219,7 +218,8 @@ fn publish(state: &State, call: &Call) -> Result<Answer> {
     let (mut subject, mut payload) = (TextBuffer::default(), TextBuffer::default());
     let subject = call.text(1, &mut subject)?;
     let payload = call.payload(2, &mut payload)?;
-    let options = publish_options(call)?;
+    let mut options = publish_options(call)?;
+    options.timeout = SYNC_WAIT + Duration::from_micros(payload.len() as u64 / SYNC_BYTES_PER_US);
     let publish = |mesh: &mut Mesh| mesh.publish_with(subject, payload, &options);
     state.meshes.with(call.id(0)?, "mesh.publish", publish).map(Answer::Big)
 }
@@ -234,14 +234,6 @@ fn start_publish(state: &State, call: &Call) -> Result<Answer> {
 }
 
 /// Arguments 1 and 2: the memory with the packed events, and how many bytes they take.
-fn publish_many(state: &State, call: &Call) -> Result<Answer> {
-    let packed = call.bytes(1)?.get(..call.id(2)? as usize).unwrap_or_default();
-    let events = pack::read_events(packed)?;
-    let options = publish_options(call)?;
-    state.meshes.with(call.id(0)?, "mesh.publish_many", |mesh| mesh.publish_many(&events, &options))?;
-    Ok(Answer::Nothing)
-}
-
 fn start_publish_many(state: &State, call: &Call) -> Result<Answer> {
     let mesh = mesh(state, call, "mesh.publish_many")?;
     let packed = call.bytes(1)?.get(..call.id(2)? as usize).unwrap_or_default().to_vec();
@@ -445,3 +437,5 @@ fn text(call: &Call, index: usize) -> Result<String> {
 
 /// The longest that publishing holds up the JavaScript thread: a burst meets room again in far less.
 const SYNC_WAIT: Duration = Duration::from_millis(10);
+/// What a large payload adds to that: it needs room several times over.
+const SYNC_BYTES_PER_US: u64 = 100;

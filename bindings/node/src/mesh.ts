@@ -3,11 +3,12 @@
 import { basename } from 'node:path'
 import { types } from 'node:util'
 import { fileURLToPath } from 'node:url'
+import { Calls } from './calls.js'
 import * as check from './check.js'
 import { FlowMeshError } from './errors.js'
-import { hold, isTurnOver, job, Linger, LINGER_US, nextTurn, release, unwatch, watch } from './loop.js'
-import { type Message, readRequests } from './message.js'
-import { type Batch, native } from './native.js'
+import { isTurnOver, job, nextTurn } from './loop.js'
+import type { Message } from './message.js'
+import { native } from './native.js'
 import { encode, flatHeaders, JSON_TYPE, TEXT_TYPE } from './payload.js'
 import { type CallHandler, Service, SMALL_BYTES } from './service.js'
 import { camelKeys, type EventHandler, Subscription } from './subscription.js'
@@ -291,13 +292,12 @@ export class Mesh {
   readonly #id: number
   readonly #info: Info
   readonly #open = new Set<Subscription | Service>()
-  readonly #calls = new Map<number, (reason: unknown) => void>()
+  readonly #calls = new Calls()
   /** The end of what waits to be published, in order. */
   #lane: Promise<unknown> = Promise.resolve()
   #inLane = 0
   #closed = false
   #closing: Promise<void> | undefined
-  readonly #linger = new Linger()
 
   /** @internal */
   constructor(id: number) {
@@ -505,63 +505,12 @@ export class Mesh {
     if (isTurnOver()) await nextTurn()
     const mesh = this.#handle(operation)
     if (encoded.payload.length <= SMALL_BYTES) {
-      return this.#answer(name, native.call(mesh, name, encoded.payload, headers, timeoutMs), timeoutMs, signal)
+      return this.#calls.answer(native.call(mesh, name, encoded.payload, headers, timeoutMs), name, timeoutMs, signal)
     }
     const id = native.startCall(mesh, name, encoded.payload, headers, timeoutMs)
     const started = job(id)
     await (signal === undefined ? started : unless(signal, started, () => native.cancelCall(id)))
-    return this.#answer(name, id, timeoutMs, signal)
-  }
-
-  #answer(name: string, id: number, timeoutMs: number, signal: Signal | undefined): Promise<Message> {
-    return new Promise((resolve, reject) => {
-      const finish = (): void => {
-        clearTimeout(timer)
-        unwatch(id)
-        release()
-        this.#calls.delete(id)
-        signal?.removeEventListener('abort', abort)
-      }
-      const giveUp = (reason: unknown): void => {
-        finish()
-        native.cancelCall(id)
-        reject(reason)
-      }
-      const abort = (): void => giveUp(signal!.reason)
-      // The host ends the call in time. This is for a host that hangs.
-      const late = (): void =>
-        giveUp(new FlowMeshError('TIMEOUT', 'mesh.call', { service: name, timeout_ms: String(timeoutMs) }))
-      const timer = setTimeout(late, Math.min(timeoutMs + HOST_GRACE_MS, 2 ** 31 - 1))
-      hold()
-      signal?.addEventListener('abort', abort, { once: true })
-      this.#calls.set(id, giveUp)
-      const take = (batch: Batch | undefined): boolean => {
-        if (batch === undefined) return false
-        finish()
-        resolve(readRequests(batch)[0]!.message)
-        return true
-      }
-      const tried = (attempt: () => boolean): boolean => {
-        try {
-          return attempt()
-        } catch (error) {
-          finish()
-          reject(error)
-          return true
-        }
-      }
-      watch(id, () => tried(() => take(native.takeCall(id))))
-      process.nextTick(() => {
-        if (!this.#calls.has(id)) return
-        // With other calls under way, one wake serves many.
-        if (this.#calls.size === 1 && this.#linger.wants()) {
-          const found = tried(() => take(native.awaitCall(id, LINGER_US)))
-          this.#linger.record(found)
-          if (found) return
-        }
-        native.watchCall(id)
-      })
-    })
+    return this.#calls.answer(id, name, timeoutMs, signal)
   }
 
   /** Lists the services of the mesh with their instances. */
@@ -592,19 +541,10 @@ export class Mesh {
   /** Ends it with all its subscriptions, services and calls. A host tells its clients. */
   close(): Promise<void> {
     if (!this.#closed) {
-      this.#shut()
-      this.#closing = job(native.startCloseMesh(this.#id)).then(() => {})
+      this.#endEventsAndCalls()
+      this.#closing = job(native.startCloseMesh(this.#id)).then(() => this.#endServices())
     }
     return this.#closing ?? Promise.resolve()
-  }
-
-  #shut(): void {
-    this.#closed = true
-    for (const opened of [...this.#open]) {
-      if (opened instanceof Service) opened.end(undefined, true).catch(() => {})
-      else opened.end(undefined)
-    }
-    for (const giveUp of [...this.#calls.values()]) giveUp(new FlowMeshError('CLOSED', 'mesh.call'))
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -614,8 +554,20 @@ export class Mesh {
   /** Closes it before it returns, which may take some milliseconds. */
   [Symbol.dispose](): void {
     if (this.#closed) return
-    this.#shut()
+    this.#endEventsAndCalls()
     native.closeMesh(this.#id)
+    this.#endServices()
+  }
+
+  #endEventsAndCalls(): void {
+    this.#closed = true
+    for (const opened of [...this.#open]) if (opened instanceof Subscription) opened.end(undefined)
+    this.#calls.giveUp(new FlowMeshError('CLOSED', 'mesh.call'))
+  }
+
+  /** Once the session is over: a handler that stops because of it must not answer its caller with that. */
+  #endServices(): void {
+    for (const opened of [...this.#open]) if (opened instanceof Service) opened.end(undefined, true).catch(() => {})
   }
 
   #handle(operation: string): number {
@@ -720,7 +672,7 @@ function retrying(operation: string, retry: RetryOptions): object {
   const ms = (name: 'backoffMs' | 'backoffMsMax') =>
     check.optional(given[name], value => check.number(operation, `retry.${name}`, value, 0, check.TIME_MS_MAX))
   return {
-    maxAttempts: check.optional(given.maxAttempts, value => check.integer(operation, 'retry.maxAttempts', value, 1, 1000)),
+    maxAttempts: check.optional(given.maxAttempts, value => check.integer(operation, 'retry.maxAttempts', value, 0, U32_MAX)),
     backoffMs: ms('backoffMs'),
     backoffFactor: check.optional(given.backoffFactor, value => check.number(operation, 'retry.backoffFactor', value, 1, 1000)),
     backoffMsMax: ms('backoffMsMax'),
@@ -733,6 +685,4 @@ const PUBLISH_WAIT = [...PUBLISH, 'timeoutMs', 'signal'] as const
 const SUBSCRIBE = ['group', 'priority', 'capacity', 'onSlow', 'blockTimeoutMs', 'retry', 'signal'] as const
 /** The longest that a call of this thread waits for another one. */
 const SYNC_WAIT_MS = 20
-/** How much later than the host this process ends a call. */
-const HOST_GRACE_MS = 250
 const U32_MAX = 2 ** 32 - 1

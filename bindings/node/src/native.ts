@@ -29,8 +29,26 @@ export interface Native {
   subscribe(mesh: number, pattern: string, options: string): number
   serve(mesh: number, name: string, options: string): number
   startCloseMesh(mesh: number): number
-  startPublish(...publish: Parameters<Native['publish']>): number
-  startPublishMany(...publish: Parameters<Native['publishMany']>): number
+  startPublish(
+    mesh: number,
+    subject: string,
+    payload: Uint8Array | string,
+    headers: readonly string[] | undefined,
+    priority: number,
+    ttlMs: number,
+    delayMs: number,
+    timeoutMs: number,
+  ): number
+  startPublishMany(
+    mesh: number,
+    packed: Uint8Array,
+    bytes: number,
+    headers: readonly string[] | undefined,
+    priority: number,
+    ttlMs: number,
+    delayMs: number,
+    timeoutMs: number,
+  ): number
   startReply(...reply: Parameters<Native['reply']>): number
   startCloseService(service: number): number
   /** What it made is the call itself, as `call` does. */
@@ -49,18 +67,7 @@ export interface Native {
     priority?: number,
     ttlMs?: number,
     delayMs?: number,
-    timeoutMs?: number,
   ): bigint
-  publishMany(
-    mesh: number,
-    packed: Uint8Array,
-    bytes: number,
-    headers?: readonly string[],
-    priority?: number,
-    ttlMs?: number,
-    delayMs?: number,
-    timeoutMs?: number,
-  ): void
 
   subscriptionStats(subscription: number): string
   closeSubscription(subscription: number): void

@@ -89,7 +89,7 @@ export class Service {
   }
 
   #fail(error: unknown): never {
-    this.end(error)
+    void this.end(error)
     throw error
   }
 
@@ -106,7 +106,8 @@ export class Service {
       try {
         batch = native.next(this.#id, Math.min(this.#concurrency - this.#running.size, BATCH_MAX))
       } catch (error) {
-        this.end(error)
+        const closedHere = error instanceof FlowMeshError && error.code === 'CLOSED'
+        void this.end(closedHere ? undefined : error, true)
         break
       }
       this.#more = typeof batch !== 'number' || (batch & 1) === 1

@@ -79,7 +79,7 @@ const cases = ({ mesh, host, events, dir }) => [
   [() => mesh.subscribe('a', { group: 'no spaces' }), /no spaces.*letters, digits/],
   [() => mesh.subscribe('a', { priority: 2 ** 31 }), /priority=2147483648/],
   [() => mesh.subscribe('a', { retry: 5 }), /options=5.*must be an object/],
-  [() => mesh.subscribe('a', { retry: { maxAttempts: 0 } }), /retry\.maxAttempts=0.*1 to 1000/],
+  [() => mesh.subscribe('a', { retry: { maxAttempts: 0 } }), /retry\.max_attempts=0.*1 to 1000/],
   [() => mesh.subscribe('a', { retry: { backoffFactor: 0.5 } }), /retry\.backoffFactor=0\.5.*1 to 1000/],
   [() => mesh.subscribe('a', { retry: { deadLetter: '$x' } }), /\$x.*FlowMesh/],
   [() => mesh.subscribe('a', { retry: { backoffMs: 10, backoffMsMax: 5 } }), /5ms.*10ms/],
@@ -89,7 +89,7 @@ const cases = ({ mesh, host, events, dir }) => [
   [() => events.receive({ timeout: 5 }), /option="timeout".*timeoutMs/],
   [() => events.receiveMany(0), /max=0.*1 to/],
   [() => events.drain(1.5), /max=1\.5.*whole number/],
-  [() => events.fail({}, new Error('x')), /subscription="never".*retry/],
+  [() => events.fail({}, new Error('x')), /message=an object.*must be a Message/],
 
   [() => mesh.serve(5, () => {}), /name=5.*must be a string/],
   [() => mesh.serve('a b', () => {}), /a b.*letters, digits/],

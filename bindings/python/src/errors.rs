@@ -46,8 +46,11 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     for (name, value) in error.context() {
         context.set_item(name, value)?;
     }
-    let class = classes.bind(py).get_item(error.kind().number())?;
-    let exception = class.call1((error.to_string(), error.operation(), context))?;
+    // The classes have no Python code of their own for this: it would be cut off in the middle, and the process
+    // with it, in a thread that is still at work when the interpreter ends.
+    let exception = classes.bind(py).get_item(error.kind().number())?.call1((error.to_string(),))?;
+    exception.setattr("operation", error.operation())?;
+    exception.setattr("context", context)?;
     Ok(PyErr::from_value(exception))
 }
 

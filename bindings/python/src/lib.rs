@@ -1,13 +1,16 @@
 //! The native half of the Python package `flowmesh`: the core's handles as Python classes.
 //!
 //! Knows nothing of defaults that the pure-Python half or the core decides, and starts no thread of its own:
-//! handlers run on threads that Python created. The GIL is let go only around calls that may block. Payloads
-//! are borrowed from `bytes` objects, which cannot change, and copied once from every other buffer.
+//! handlers run on threads that Python created, in loops that Python runs. The GIL is let go only around calls
+//! that may block. Payloads are borrowed from `bytes` objects, which cannot change, and copied once from every
+//! other buffer.
+//!
+//! Python code is not called from here where it can be helped: a daemon thread that is in Python code when the
+//! interpreter ends is ended by unwinding its stack, and that must not meet a Rust frame.
 
 mod args;
 mod call;
 mod errors;
-mod handler;
 mod mesh;
 mod message;
 mod options;

@@ -1,19 +1,16 @@
-//! The mesh: publishing, calling, and the making of subscriptions and services.
+//! The mesh: opening, publishing, calling.
 
 use crate::{
     args::{self, Text, Whole, not_picklable, seconds, type_error, type_name},
     call::PendingCall,
     errors::{Result, invalid},
-    handler,
     message::Message,
-    options::{self, Breaker, Retry},
+    options::Breaker,
     payload::{Encoded, Payload},
-    service::Service,
     stats,
-    subscription::Subscription,
     wait::waiting,
 };
-use flowmesh::{CallOptions, MeshBuilder, PublishOptions, RateLimit, Role, ServeOptions, WaitStrategy};
+use flowmesh::{CallOptions, MeshBuilder, PublishOptions, Role, ServeOptions, SubscribeOptions, WaitStrategy};
 use pyo3::{
     prelude::*,
     types::{PyBool, PyBytes, PyDict, PyList, PyString},
@@ -21,7 +18,7 @@ use pyo3::{
 use std::path::PathBuf;
 
 /// This process's end of a mesh. `flowmesh.open` and `flowmesh.connect` make it.
-#[pyclass(frozen, subclass, weakref, module = "flowmesh._native")]
+#[pyclass(frozen, subclass, module = "flowmesh._native")]
 pub(crate) struct Mesh {
     inner: flowmesh::Mesh,
 }
@@ -225,74 +222,22 @@ impl Mesh {
     fn __reduce__(&self) -> PyResult<()> {
         Err(not_picklable("Mesh", "connect in the other process"))
     }
-
-    #[expect(clippy::too_many_arguments, reason = "the options of Mesh.subscribe")]
-    fn _subscribe<'py>(
-        slf: &Bound<'py, Self>,
-        pattern: Text<'_>,
-        handler: Option<&Bound<'_, PyAny>>,
-        group: Option<Text<'_>>,
-        priority: Whole,
-        capacity: Whole,
-        on_slow: Text<'_>,
-        block_timeout: f64,
-        retry: Option<Retry>,
-    ) -> Result<Bound<'py, Subscription>> {
-        if let Some(handler) = handler {
-            handler::check(handler)?;
-        }
-        let options = options::subscribe(group, priority, capacity, on_slow, block_timeout, retry)?;
-        let (py, mesh) = (slf.py(), &slf.get().inner);
-        let inner = py.detach(|| mesh.subscribe_with(pattern.0, options))?;
-        let subscription = Bound::new(py, Subscription::new(inner, slf.clone().unbind()))?;
-        if let Some(handler) = handler {
-            Subscription::start(&subscription, handler)?;
-        }
-        Ok(subscription)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the options of Mesh.serve")]
-    fn _serve<'py>(
-        slf: &Bound<'py, Self>,
-        name: Text<'_>,
-        handler: Option<&Bound<'_, PyAny>>,
-        concurrency: Whole,
-        version: Text<'_>,
-        queue: Whole,
-        rate: Option<f64>,
-        burst: Option<Whole>,
-    ) -> Result<Bound<'py, Service>> {
-        let operation = "mesh.serve";
-        if let Some(handler) = handler {
-            handler::check(handler)?;
-        }
-        let concurrency: u32 = concurrency.fitting(operation, "concurrency")?;
-        let rate = match (rate, burst) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(invalid(operation, "burst", "given", "only together with rate")),
-            // A second's worth at once, if nothing else is said.
-            (Some(per_second), None) => Some(RateLimit { per_second, burst: per_second.clamp(1.0, 1e6) as u32 }),
-            (Some(per_second), Some(burst)) => {
-                Some(RateLimit { per_second, burst: burst.fitting(operation, "burst")? })
-            }
-        };
-        let options = ServeOptions {
-            version: version.0.to_owned(),
-            concurrency,
-            queue: queue.fitting(operation, "queue")?,
-            rate,
-        };
-        let (py, mesh) = (slf.py(), &slf.get().inner);
-        let inner = py.detach(|| mesh.service(name.0, options))?;
-        let service = Bound::new(py, Service::new(inner, slf.clone().unbind()))?;
-        if let Some(handler) = handler {
-            Service::start(&service, handler, concurrency)?;
-        }
-        Ok(service)
-    }
 }
 
 impl Mesh {
+    pub(crate) fn subscribe(
+        &self,
+        py: Python<'_>,
+        pattern: &str,
+        options: SubscribeOptions,
+    ) -> Result<flowmesh::Subscription> {
+        Ok(py.detach(|| self.inner.subscribe_with(pattern, options))?)
+    }
+
+    pub(crate) fn serve(&self, py: Python<'_>, name: &str, options: ServeOptions) -> Result<flowmesh::Service> {
+        Ok(py.detach(|| self.inner.service(name, options))?)
+    }
+
     fn send<'a>(
         &self,
         py: Python<'_>,

@@ -4,7 +4,7 @@ use crate::{
     args::{Text, Whole, seconds},
     errors::{Result, invalid},
 };
-use flowmesh::{BreakerOptions, Name, OnSlow, Subject, SubscribeOptions};
+use flowmesh::{BreakerOptions, Name, OnSlow, RateLimit, ServeOptions, Subject, SubscribeOptions};
 use pyo3::prelude::*;
 
 /// A wait that grows with each failure: `initial` seconds, times `factor` each time, at most `max`.
@@ -213,5 +213,29 @@ pub(crate) fn subscribe(
         on_slow,
         capacity: capacity.fitting(operation, "capacity")?,
         retry: retry.map(|retry| retry.inner),
+    })
+}
+
+/// The options of `Mesh.serve`.
+pub(crate) fn serve(
+    concurrency: Whole,
+    version: Text<'_>,
+    queue: Whole,
+    rate: Option<f64>,
+    burst: Option<Whole>,
+) -> Result<ServeOptions> {
+    let operation = "mesh.serve";
+    let rate = match (rate, burst) {
+        (None, None) => None,
+        (None, Some(_)) => return Err(invalid(operation, "burst", "given", "only together with rate")),
+        // A second's worth at once, if nothing else is said.
+        (Some(per_second), None) => Some(RateLimit { per_second, burst: per_second.clamp(1.0, 1e6) as u32 }),
+        (Some(per_second), Some(burst)) => Some(RateLimit { per_second, burst: burst.fitting(operation, "burst")? }),
+    };
+    Ok(ServeOptions {
+        version: version.0.to_owned(),
+        concurrency: concurrency.fitting(operation, "concurrency")?,
+        queue: queue.fitting(operation, "queue")?,
+        rate,
     })
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use flowmesh::{Error, ErrorKind};
 use pyo3::{
-    exceptions::{PyTypeError, PyValueError},
+    exceptions::{PyStopIteration, PyTypeError, PyValueError},
     prelude::*,
     sync::PyOnceLock,
     types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyString, PyTuple},
@@ -101,19 +101,21 @@ fn contiguous<'py>(buffer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> 
     Ok(view.call_method0("tobytes")?.cast_into::<PyBytes>()?)
 }
 
+/// Encodes with the C half of Python's own encoder, which runs no Python code.
 fn to_json<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyBytes>> {
-    static ENCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static ENCODER: PyOnceLock<[Py<PyAny>; 3]> = PyOnceLock::new();
     let py = value.py();
-    let encode = ENCODE.get_or_try_init(py, || {
-        let options = PyDict::new(py);
-        options.set_item("ensure_ascii", false)?;
-        options.set_item("allow_nan", false)?;
-        options.set_item("separators", (",", ":"))?;
-        let encoder = py.import("json")?.getattr("JSONEncoder")?.call((), Some(&options))?;
-        Ok::<_, PyErr>(encoder.getattr("encode")?.unbind())
+    let [make, default, text] = ENCODER.get_or_try_init(py, || {
+        let module = py.import("json.encoder")?;
+        let default = module.getattr("JSONEncoder")?.call0()?.getattr("default")?;
+        let parts = [module.getattr("c_make_encoder")?, default, module.getattr("encode_basestring")?];
+        Ok::<_, PyErr>(parts.map(Bound::unbind))
     })?;
-    match encode.bind(py).call1((value,)) {
-        Ok(text) => utf8(text.cast::<PyString>().map_err(PyErr::from)?),
+    // Who is being encoded (to notice cycles), other types, texts, indent, separators, sort_keys, skipkeys, allow_nan.
+    let options = (PyDict::new(py), default, text, py.None(), ":", ",", false, false, false);
+    let chunks = make.bind(py).call1(options)?.call1((value, 0));
+    match chunks {
+        Ok(chunks) => utf8(PyString::new(py, "").call_method1("join", (chunks,))?.cast().map_err(PyErr::from)?),
         // A cycle, NaN or infinity.
         Err(error) if error.is_instance_of::<PyValueError>(py) => Err(refused(py, &error)),
         Err(error) => Err(error.into()),
@@ -126,7 +128,7 @@ fn refused(py: Python<'_>, error: &PyErr) -> Failure {
 
 /// The value a payload stands for: JSON and text decoded, anything else as bytes.
 pub(crate) fn decode<'py>(py: Python<'py>, payload: &[u8], content_type: Option<&str>) -> Result<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static SCAN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let is_json = essence.eq_ignore_ascii_case(JSON) || essence.to_ascii_lowercase().ends_with("+json");
     if !is_json && !essence.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/")) {
@@ -139,9 +141,18 @@ pub(crate) fn decode<'py>(py: Python<'py>, payload: &[u8], content_type: Option<
     if !is_json {
         return Ok(PyString::new(py, text).into_any());
     }
-    let loads = LOADS.get_or_try_init(py, || Ok::<_, PyErr>(py.import("json")?.getattr("loads")?.unbind()))?;
-    match loads.bind(py).call1((text,)) {
-        Ok(value) => Ok(value),
+    // What `json.loads` does, without its Python code around the scanner.
+    let scan = SCAN.get_or_try_init(py, || {
+        let decoder = py.import("json.decoder")?.getattr("JSONDecoder")?.call0()?;
+        Ok::<_, PyErr>(decoder.getattr("scan_once")?.unbind())
+    })?;
+    let text = PyString::new(py, text.trim_matches([' ', '\t', '\n', '\r']));
+    match scan.bind(py).call1((&text, 0)) {
+        Ok(found) => {
+            let (value, end) = found.extract::<(Bound<'py, PyAny>, usize)>()?;
+            if end == text.len()? { Ok(value) } else { Err(broken(&"more than one value").into()) }
+        }
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => Err(broken(&"not a value").into()),
         Err(error) if error.is_instance_of::<PyValueError>(py) => Err(broken(error.value(py)).into()),
         Err(error) => Err(error.into()),
     }

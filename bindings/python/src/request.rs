@@ -33,24 +33,8 @@ impl Request {
     }
 
     /// The request itself, for the one answer it may get.
-    pub(crate) fn take(&self) -> Option<flowmesh::Request> {
+    fn take(&self) -> Option<flowmesh::Request> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Answers with what a handler returned, unless the handler has answered.
-    pub(crate) fn answer(&self, py: Python<'_>, returned: &Bound<'_, PyAny>) -> Result<()> {
-        if self.is_answered() {
-            return Ok(());
-        }
-        let answer = Answer::of(returned)?;
-        match self.take() {
-            Some(request) => answer.send(py, request),
-            None => Ok(()),
-        }
-    }
-
-    fn is_answered(&self) -> bool {
-        self.with(|_| ()).is_none()
     }
 
     fn take_for(&self, operation: &'static str) -> Result<flowmesh::Request> {
@@ -79,6 +63,12 @@ impl Request {
         self.with(flowmesh::Request::is_cancelled).unwrap_or_default()
     }
 
+    /// Whether it has its answer.
+    #[getter]
+    fn answered(&self) -> bool {
+        self.with(|_| ()).is_none()
+    }
+
     /// Answers the call.
     #[pyo3(
         signature = (payload=Payload::NONE, *, headers=None),
@@ -97,8 +87,16 @@ impl Request {
         Ok(py.detach(|| request.fail(&error))?)
     }
 
+    /// Answers with what a handler returned, unless the handler has answered.
     fn _answer(&self, py: Python<'_>, returned: &Bound<'_, PyAny>) -> Result<()> {
-        self.answer(py, returned)
+        if self.answered() {
+            return Ok(());
+        }
+        let answer = Answer::of(returned)?;
+        match self.take() {
+            Some(request) => answer.send(py, request),
+            None => Ok(()),
+        }
     }
 
     fn _watch_cancel(&self, ready: &ReadySet, token: u64) {

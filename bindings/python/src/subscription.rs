@@ -1,11 +1,11 @@
-//! A subscription: receiving events one by one, in lots, by iteration, or through a handler.
+//! A subscription: receiving events one by one, in lots, or by iteration.
 
 use crate::{
-    args::{self, Whole, not_picklable},
-    errors::{Failure, Result, handler_error},
-    handler::{self, Threads},
+    args::{self, Text, Whole, not_picklable},
+    errors::{Failure, Result},
     mesh::Mesh,
     message::Message,
+    options::{self, Retry},
     ready::ReadySet,
     request::failure,
     stats,
@@ -16,26 +16,14 @@ use pyo3::{prelude::*, types::{PyDict, PyList}};
 use std::{os::fd::RawFd, time::Duration};
 
 /// Receives the events that match a pattern. A context manager and an iterator; dropping it unsubscribes.
-#[pyclass(frozen, weakref, module = "flowmesh")]
+#[pyclass(frozen, subclass, module = "flowmesh._native")]
 pub(crate) struct Subscription {
     inner: flowmesh::Subscription,
-    threads: Threads,
     /// Keeps the mesh open for as long as somebody receives.
     _mesh: Py<Mesh>,
 }
 
 impl Subscription {
-    pub(crate) fn new(inner: flowmesh::Subscription, mesh: Py<Mesh>) -> Self {
-        Self { inner, threads: Threads::default(), _mesh: mesh }
-    }
-
-    /// Lets a new Python thread run `handler`.
-    pub(crate) fn start(slf: &Bound<'_, Self>, handler: &Bound<'_, PyAny>) -> PyResult<()> {
-        let this = slf.get();
-        let name = format!("flowmesh on {}", this.inner.pattern());
-        this.threads.start(&slf.getattr("_run")?, handler, &name, 1)
-    }
-
     fn next(&self, py: Python<'_>, timeout: Option<Duration>) -> Result<Delivery> {
         // What waits already needs no sleep, so the GIL is kept.
         if let Some(delivery) = self.inner.try_receive()? {
@@ -43,24 +31,27 @@ impl Subscription {
         }
         waiting(py, timeout, |wait| self.inner.receive_wait(wait))
     }
-
-    fn handle(&self, py: Python<'_>, handler: &Bound<'_, PyAny>, delivery: Delivery) -> PyResult<()> {
-        let message = Bound::new(py, Message::new(delivery.clone()))?;
-        let Err(error) = handler.call1((message,)) else { return Ok(()) };
-        handler::log(py, "error", &format!("the handler of {:?} failed", self.inner.pattern()), &error);
-        let failure = handler_error(py, &error);
-        if let Err(error) = py.detach(|| self.inner.fail(delivery, &failure)) {
-            handler::log(py, "error", "a failed event cannot be handed back", &crate::errors::exception(py, &error));
-        }
-        Ok(())
-    }
 }
-
-/// Events handled between two moments at which a handler thread lets the GIL go, if it need not wait.
-const HANDLED_IN_A_ROW: usize = 64;
 
 #[pymethods]
 impl Subscription {
+    #[new]
+    #[expect(clippy::too_many_arguments, reason = "the options of Mesh.subscribe")]
+    fn new(
+        mesh: &Bound<'_, Mesh>,
+        pattern: Text<'_>,
+        group: Option<Text<'_>>,
+        priority: Whole,
+        capacity: Whole,
+        on_slow: Text<'_>,
+        block_timeout: f64,
+        retry: Option<Retry>,
+    ) -> Result<Self> {
+        let options = options::subscribe(group, priority, capacity, on_slow, block_timeout, retry)?;
+        let inner = mesh.get().subscribe(mesh.py(), pattern.0, options)?;
+        Ok(Self { inner, _mesh: mesh.clone().unbind() })
+    }
+
     /// What it asks for.
     #[getter]
     fn pattern(&self) -> &str {
@@ -110,14 +101,6 @@ impl Subscription {
         Ok(self.inner.fd()?)
     }
 
-    /// Waits until the threads of the handler have ended, because it was closed or cut off; the latter raises.
-    /// False when `timeout` seconds passed first.
-    #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> Result<bool> {
-        args::timeout("subscription.wait", timeout)?;
-        self.threads.wait(py, timeout)
-    }
-
     /// Ends it. Who waits for it gets ClosedError. Closing twice is fine.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.inner.close());
@@ -151,30 +134,6 @@ impl Subscription {
 
     fn __reduce__(&self) -> PyResult<()> {
         Err(not_picklable("Subscription", "subscribe in the other process"))
-    }
-
-    /// Runs `handler` for each event, until the subscription ends.
-    fn _run(&self, py: Python<'_>, handler: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut in_a_row = 0;
-        loop {
-            in_a_row += 1;
-            let waiting = if in_a_row < HANDLED_IN_A_ROW { self.inner.try_receive() } else { Ok(None) };
-            let delivery = match waiting {
-                Ok(Some(delivery)) => Ok(delivery),
-                Ok(None) => {
-                    in_a_row = 0;
-                    py.detach(|| self.inner.receive_wait(&mut Wait::forever()))
-                }
-                Err(error) => Err(error),
-            };
-            match delivery {
-                Ok(delivery) => self.handle(py, handler, delivery)?,
-                Err(error) => {
-                    self.threads.end(py, &format!("the subscription to {:?}", self.inner.pattern()), error);
-                    return Ok(());
-                }
-            }
-        }
     }
 
     fn _try_receive(&self) -> Result<Option<Message>> {

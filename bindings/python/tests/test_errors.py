@@ -31,7 +31,8 @@ def test_every_class_is_exported() -> None:
 
 @pytest.mark.parametrize("found", _errors.BY_NUMBER)
 def test_an_exception_survives_pickling(found: type[flowmesh.FlowMeshError]) -> None:
-    error = found("what happened", "mesh.call", {"service": "x"})
+    error = found("what happened")
+    error.operation, error.context = "mesh.call", {"service": "x"}
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is found and str(copy) == "what happened"
     assert (copy.operation, copy.context) == ("mesh.call", {"service": "x"})

@@ -1,7 +1,7 @@
 """Checked by mypy --strict, never run: what a user writes has the types a user expects."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_type
 
 import flowmesh
@@ -58,7 +58,7 @@ def synchronous() -> None:
         flowmesh.connect("/tmp/mesh", timeout=1.0)
     except flowmesh.HandlerFailedError as error:
         assert_type(error.type, str)
-        assert_type(error.context, dict[str, str])
+        assert_type(error.context, Mapping[str, str])
 
 
 async def asynchronous() -> None:

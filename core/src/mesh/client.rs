@@ -53,6 +53,14 @@ struct Tables {
     calls: HashMap<u64, Arc<Mailbox<CallState>>>,
     requests: HashMap<u64, Arc<CancelFlag>>,
     controls: HashMap<u64, Arc<Mailbox<Option<ControlReply>>>>,
+    run: Run,
+}
+
+/// Events in a row for one subscription.
+#[derive(Default)]
+struct Run {
+    inlet: Option<Arc<Inlet>>,
+    events: Vec<(Message, u32)>,
 }
 
 const SOCKET: u64 = 1;
@@ -241,34 +249,57 @@ impl Client {
         })
     }
 
+    /// Events in a row for one subscription are put into its inbox together.
+    fn add_to_run(&self, tables: &mut Tables, id: u32, message: Message, gap: u32) {
+        if tables.run.inlet.as_ref().is_none_or(|inlet| inlet.id != id) {
+            self.end_run(tables);
+            tables.run.inlet = tables.inlets.get(&id).cloned();
+        }
+        // A subscription that is over may still be sent events that were under way.
+        if tables.run.inlet.is_some() {
+            tables.run.events.push((message, gap));
+        }
+    }
+
+    fn end_run(&self, tables: &mut Tables) {
+        let Some(inlet) = tables.run.inlet.take() else { return };
+        let mut overflow = false;
+        let events = &mut tables.run.events;
+        inlet.mailbox.put(|inbox| {
+            let mut any = false;
+            for (message, gap) in events.drain(..) {
+                overflow |= matches!(inbox.push(message, gap), Pushed::Overflow(_));
+                any |= !overflow;
+            }
+            any
+        });
+        if overflow {
+            // Only with the policy to disconnect: a host sends a subscriber that blocks no more than it has
+            // room for.
+            tables.inlets.remove(&inlet.id);
+            let capacity = inlet.mailbox.lock().queue.capacity();
+            let error = Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity);
+            inlet.mailbox.close(&error);
+            let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
+            self.post(&Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode());
+        }
+    }
+
     fn frame(&self, tables: &mut Tables, block: &Arc<Vec<u8>>, start: usize, end: usize, now: Moment) -> Result<()> {
         let body = block.get(start..end).unwrap_or_default();
-        match Kind::of(body)? {
+        let kind = Kind::of(body)?;
+        if kind != Kind::Event {
+            self.end_run(tables);
+        }
+        match kind {
             Kind::Event => {
                 let message = Message::decode(block, start, end)?;
-                let mut ended = Vec::new();
-                for target in message.targets() {
-                    // A subscription that is over may still be sent events that were under way.
-                    let Some(inlet) = tables.inlets.get(&target.id) else { continue };
-                    let mut overflow = false;
-                    inlet.mailbox.put(|inbox| {
-                        overflow = matches!(inbox.push(message.clone(), target.gap), Pushed::Overflow(_));
-                        !overflow
-                    });
-                    if overflow {
-                        ended.push(target.id);
+                if let Some(target) = message.only_target() {
+                    self.add_to_run(tables, target.id, message, target.gap);
+                } else {
+                    for target in message.targets() {
+                        self.add_to_run(tables, target.id, message.clone(), target.gap);
                     }
-                }
-                for id in ended {
-                    // Only with the policy to disconnect: a host sends a subscriber that blocks no more
-                    // than it has room for.
-                    let Some(inlet) = tables.inlets.remove(&id) else { continue };
-                    let capacity = inlet.mailbox.lock().queue.capacity();
-                    inlet.mailbox.close(
-                        &Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity),
-                    );
-                    let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
-                    self.post(&Control { seq, request: ControlRequest::Unsubscribe { subscription: id } }.encode());
                 }
                 Ok(())
             }
@@ -345,8 +376,12 @@ impl Side for Client {
         let mut tables = self.tables.lock();
         let now = self.engine.now();
         for (start, end) in ranges {
-            self.frame(&mut tables, block, start, end, now)?;
+            if let Err(error) = self.frame(&mut tables, block, start, end, now) {
+                self.end_run(&mut tables);
+                return Err(error);
+            }
         }
+        self.end_run(&mut tables);
         Ok(())
     }
 

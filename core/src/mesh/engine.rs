@@ -82,7 +82,8 @@ pub(super) struct LinkCounters {
 pub(super) struct Io {
     pub(super) links: Vec<Link>,
     waiting: Option<WaitingWriter>,
-    armed: bool,
+    /// Who sleeps, as the peers were told; nobody when this is none.
+    armed: Option<Mode>,
     block: Arc<Vec<u8>>,
 }
 
@@ -103,6 +104,13 @@ pub(super) struct Engine {
     wake: EventFd,
     /// When the sleeping poller wakes by itself; zero while it is awake.
     poller_due: AtomicU64,
+    /// Threads and event loops beside the leader that wait for something.
+    others: AtomicU32,
+    /// Turns of leading that ended, and when the current stretch of them began.
+    leads: AtomicU32,
+    stretch_begun: AtomicU64,
+    /// The poller looks every millisecond, so that the leader need not say that it sleeps.
+    tending: AtomicBool,
     /// Host: where its leader sleeps. A client's leader sleeps on a futex of its one link.
     lead_epoll: Option<(Epoll, EventFd)>,
     leader_waker: OnceLock<Arc<dyn Fn() + Send + Sync>>,
@@ -145,6 +153,11 @@ impl Ord for Timer {
 const WAKE: u64 = u64::MAX;
 /// The token of the leader's kick.
 const KICK: u64 = u64::MAX - 1;
+/// How often the poller looks after a busy leader, and how many turns make a leader busy.
+const TEND_INTERVAL: Duration = Duration::from_millis(1);
+const LEADS_A_STRETCH: u32 = 64;
+/// Looks without a turn of leading in between after which the poller sleeps for good.
+const QUIET_TICKS: u32 = 8;
 /// Bytes taken from one link before the next has its turn.
 const DRAIN_BYTES: usize = CHUNK_BYTES + 4096;
 
@@ -169,7 +182,7 @@ impl Engine {
                 WaitStrategy::Spin => WaitStrategy::default(),
                 other => other,
             })),
-            io: Mutex::new(Io { links: Vec::new(), waiting, armed: false, block: Arc::default() }),
+            io: Mutex::new(Io { links: Vec::new(), waiting, armed: None, block: Arc::default() }),
             io_wanted: AtomicU32::new(0),
             lead_wanted: AtomicU32::new(0),
             poller_leads: AtomicBool::new(false),
@@ -179,6 +192,10 @@ impl Engine {
             epoll,
             wake,
             poller_due: AtomicU64::new(0),
+            others: AtomicU32::new(0),
+            leads: AtomicU32::new(0),
+            stretch_begun: AtomicU64::new(0),
+            tending: AtomicBool::new(false),
             lead_epoll,
             leader_waker: OnceLock::new(),
             timers: Mutex::default(),
@@ -366,6 +383,18 @@ impl Engine {
         self.lock_io().links.clear();
     }
 
+    /// Something beside the leader waits: from now on the poller must be rung.
+    pub(super) fn add_waiter(&self) {
+        self.others.fetch_add(1, Ordering::SeqCst);
+        if self.tending.load(Ordering::SeqCst) {
+            self.wake_poller();
+        }
+    }
+
+    pub(super) fn remove_waiter(&self) {
+        self.others.fetch_sub(1, Ordering::SeqCst);
+    }
+
     // ---- waking
 
     pub(super) fn wake_poller(&self) {
@@ -429,7 +458,10 @@ impl Engine {
                     if let Some(taken) = take() {
                         return taken;
                     }
-                    signal.park(epoch, deadline.slice())
+                    self.add_waiter();
+                    let slept = signal.park(epoch, deadline.slice());
+                    self.remove_waiter();
+                    slept
                 }
             };
             if let Some(taken) = take() {
@@ -553,10 +585,36 @@ impl Engine {
     }
 
     /// Says that the poller sleeps, and makes sure that nothing is left lying.
+    ///
+    /// A client whose only waiting thread leads again and again stays awake instead: peers then need not
+    /// ring, and the poller looks after it every millisecond until the thread stops coming back.
     fn leave(&self, io: &mut Io) {
         if matches!(self.strategy, WaitStrategy::Timed { .. }) {
             return;
         }
+        if self.lead_epoll.is_none() && self.others.load(Ordering::Relaxed) == 0 {
+            let leads = self.leads.load(Ordering::Relaxed).wrapping_add(1);
+            // Partner of the poller's end of tending: either it sees this turn and goes on, or this thread
+            // sees that it has ended.
+            self.leads.store(leads, Ordering::SeqCst);
+            if self.tending.load(Ordering::SeqCst) {
+                return;
+            }
+            if leads % LEADS_A_STRETCH == 0 {
+                let now = self.now();
+                let stretch = now.since(Moment(self.stretch_begun.swap(now.0, Ordering::Relaxed)));
+                if stretch < TEND_INTERVAL * LEADS_A_STRETCH {
+                    self.tending.store(true, Ordering::Release);
+                    self.wake_poller();
+                    return;
+                }
+            }
+        }
+        self.sleep_as_poller(io);
+    }
+
+    /// Says that the poller sleeps, then looks until nothing is left lying.
+    fn sleep_as_poller(&self, io: &mut Io) {
         self.arm(io, Mode::Poller);
         for _ in 0..8 {
             if !self.look(io) {
@@ -567,14 +625,14 @@ impl Engine {
     }
 
     fn arm(&self, io: &mut Io, mode: Mode) {
-        io.armed = true;
+        io.armed = Some(mode);
         if let Some(waiting) = &mut io.waiting {
             waiting.arm(mode);
         }
     }
 
     fn disarm(&self, io: &mut Io) {
-        if std::mem::take(&mut io.armed)
+        if io.armed.take().is_some()
             && let Some(waiting) = &mut io.waiting
         {
             waiting.disarm();
@@ -606,42 +664,69 @@ impl Engine {
         found
     }
 
+    fn poller_turn(&self) {
+        self.poller_leads.store(true, Ordering::Release);
+        let mut io = self.lock_io();
+        if self.tending.load(Ordering::Acquire) {
+            self.look(&mut io);
+        } else {
+            self.disarm(&mut io);
+            let mut spin = self.poller_spin.lock();
+            let mut turn = Turn::new(&mut spin);
+            loop {
+                if self.look(&mut io) {
+                    turn.end(&mut spin, true);
+                    turn = Turn::new(&mut spin);
+                } else if !turn.spins_on() {
+                    turn.end(&mut spin, false);
+                    break;
+                }
+                if self.lead_wanted.load(Ordering::Acquire) > 0 || self.is_closed() {
+                    break;
+                }
+            }
+            self.sleep_as_poller(&mut io);
+        }
+        drop(io);
+        self.poller_leads.store(false, Ordering::Release);
+    }
+
     fn poll_loop(&self, side: &dyn Side) {
         let mut events = [Event::EMPTY; 64];
         let mut rang = true;
+        let mut seen = 0;
+        let mut quiet = 0;
         while !self.is_closed() {
-            if let Some(_lead) = self.lead.try_lock() {
-                self.poller_leads.store(true, Ordering::Release);
-                let mut spin = self.poller_spin.lock();
-                let mut io = self.lock_io();
-                self.disarm(&mut io);
-                let mut turn = Turn::new(&mut spin);
-                loop {
-                    if self.look(&mut io) {
-                        turn.end(&mut spin, true);
-                        turn = Turn::new(&mut spin);
-                    } else if !turn.spins_on() {
-                        turn.end(&mut spin, false);
-                        break;
-                    }
-                    if self.lead_wanted.load(Ordering::Acquire) > 0 || self.is_closed() {
-                        break;
-                    }
+            let leads = self.leads.load(Ordering::Relaxed);
+            quiet = if leads == seen { quiet + 1 } else { 0 };
+            seen = leads;
+            let ends = quiet > QUIET_TICKS || self.others.load(Ordering::SeqCst) > 0;
+            if ends && self.tending.load(Ordering::Relaxed) {
+                self.tending.store(false, Ordering::SeqCst);
+                if self.leads.load(Ordering::SeqCst) != seen {
+                    self.tending.store(true, Ordering::SeqCst);
                 }
-                self.leave(&mut io);
-                drop(io);
-                self.poller_leads.store(false, Ordering::Release);
+            }
+            if let Some(_lead) = self.lead.try_lock() {
+                self.poller_turn();
             } else if rang {
                 // The leader may be on its way out: it said that the poller sleeps, and holds the lead for a
                 // moment longer. Its last look came before the ring, so this one must be ours.
+                // The ring is used up: say anew that the poller sleeps, unless somebody leads by now.
                 let mut io = self.lock_io();
                 self.look(&mut io);
+                if io.armed == Some(Mode::Poller) {
+                    self.sleep_as_poller(&mut io);
+                }
             }
             let now = self.now();
             let due = side.tick(now).min(self.fire_timers(now));
             let mut timeout = if due == Moment::NEVER { None } else { Some(due.since(self.now())) };
             if let WaitStrategy::Timed { interval } = self.strategy {
                 timeout = Some(timeout.map_or(interval, |timeout| timeout.min(interval)));
+            }
+            if self.tending.load(Ordering::SeqCst) {
+                timeout = Some(timeout.map_or(TEND_INTERVAL, |timeout| timeout.min(TEND_INTERVAL)));
             }
             self.poller_due.store(due.0, Ordering::SeqCst);
             // What became due before this store was seen is caught by one more look.

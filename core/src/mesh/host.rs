@@ -39,6 +39,9 @@ use std::{
     time::Duration,
 };
 
+/// Counts the events that wait for room on behalf of a local publisher; made when the first one must.
+type Ticket<'a> = Option<&'a mut Option<Arc<AtomicU32>>>;
+
 /// How a host is set up.
 #[derive(Clone, Debug)]
 pub(super) struct HostConfig {
@@ -170,6 +173,10 @@ const KIND_MASK: u64 = !0 << 32;
 
 /// Handshakes under way at once; further connections wait in the kernel's queue.
 const PENDING_MAX: usize = 64;
+/// Events routed before others get their turn at the tables.
+const BATCH: usize = 256;
+/// Larger payloads go in chunks, or through a message that several subscriptions share.
+const DIRECT_BYTES_MAX: usize = 32 * 1024;
 /// Events of one publisher that may wait for subscribers that block, whatever the publisher does.
 const STALLED_MAX: usize = 65_536;
 
@@ -398,7 +405,7 @@ impl Host {
 
     /// Takes an event in: routes it, or keeps it until its delay has passed. Returns a ticket when the
     /// publisher must wait.
-    fn accept_event(&self, state: &mut State, message: Message, from: u32, ticket: Option<&Arc<AtomicU32>>) -> Result<()> {
+    fn accept_event(&self, state: &mut State, message: Message, from: u32, ticket: Ticket<'_>) -> Result<()> {
         let delay = message.header().delay_ms;
         if delay > 0 {
             let due = self.engine.now() + Duration::from_millis(delay.into());
@@ -414,7 +421,7 @@ impl Host {
         Ok(())
     }
 
-    fn route(&self, state: &mut State, message: &Message, from: u32, ticket: Option<&Arc<AtomicU32>>) {
+    fn route(&self, state: &mut State, message: &Message, from: u32, mut ticket: Ticket<'_>) {
         let State { bus, scratch, .. } = state;
         let slots = bus.route(message.subject());
         match slots {
@@ -426,7 +433,7 @@ impl Host {
                 let slots = std::mem::take(scratch);
                 for &slot in &slots {
                     if !self.gather(state, slot) {
-                        self.offer(state, slot, message, from, ticket);
+                        self.offer(state, slot, message, from, ticket.as_deref_mut());
                     }
                 }
                 state.scratch = slots;
@@ -455,7 +462,7 @@ impl Host {
         true
     }
 
-    fn send_fans(&self, state: &mut State, message: &Message, from: u32, ticket: Option<&Arc<AtomicU32>>) {
+    fn send_fans(&self, state: &mut State, message: &Message, from: u32, mut ticket: Ticket<'_>) {
         let fans = std::mem::take(&mut state.fan);
         for fan in &fans {
             for slots in fan.slots.chunks(crate::wire::TARGETS_MAX) {
@@ -476,7 +483,7 @@ impl Host {
                     }
                     Ok(Sent::Full) => {
                         for &slot in slots {
-                            self.offer(state, slot, message, from, ticket);
+                            self.offer(state, slot, message, from, ticket.as_deref_mut());
                         }
                     }
                     Err(error) => self.doom(fan.session.id, error),
@@ -488,7 +495,7 @@ impl Host {
     }
 
     /// Gives an event to one subscription, or does what its policy says when it has no room.
-    fn offer(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Option<&Arc<AtomicU32>>) {
+    fn offer(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Ticket<'_>) {
         let Some(Some(outlet)) = state.slots.get_mut(slot.index()) else { return };
         if !outlet.stalled.is_empty() {
             return self.stall(state, slot, message, from, ticket);
@@ -550,7 +557,9 @@ impl Host {
                 let Some(Some(outlet)) = state.slots.get_mut(slot.index()) else { return };
                 let Sink::Remote { session, backlog, .. } = &mut outlet.sink else { return };
                 if blocks {
-                    return self.overflow(state, slot, message, from, ticket);
+                    let session = Arc::clone(session);
+                    self.overflow(state, slot, message, from, ticket);
+                    return self.want_room(&session);
                 }
                 let session = Arc::clone(session);
                 match backlog.push(message.clone(), std::mem::take(&mut outlet.gap)) {
@@ -567,7 +576,7 @@ impl Host {
         }
     }
 
-    fn overflow(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Option<&Arc<AtomicU32>>) {
+    fn overflow(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Ticket<'_>) {
         let Some(Some(outlet)) = state.slots.get(slot.index()) else { return };
         match outlet.on_slow {
             OnSlow::Block { .. } => self.stall(state, slot, message, from, ticket),
@@ -596,7 +605,7 @@ impl Host {
         self.drop_outlet(state, slot);
     }
 
-    fn stall(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Option<&Arc<AtomicU32>>) {
+    fn stall(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Ticket<'_>) {
         let Some(Some(outlet)) = state.slots.get_mut(slot.index()) else { return };
         let OnSlow::Block { timeout } = outlet.on_slow else { return };
         let count = state.stalled_count.entry(from).or_default();
@@ -612,10 +621,12 @@ impl Host {
         if outlet.stalled.is_empty() {
             state.stalled_slots.push(slot);
         }
-        if let Some(ticket) = ticket {
+        let ticket = ticket.map(|ticket| {
+            let ticket = ticket.get_or_insert_with(Arc::default);
             ticket.fetch_add(1, Ordering::AcqRel);
-        }
-        outlet.stalled.push_back(Stalled { message: message.clone(), from, until, ticket: ticket.cloned() });
+            Arc::clone(ticket)
+        });
+        outlet.stalled.push_back(Stalled { message: message.clone(), from, until, ticket });
         self.engine.due_changed(until);
         if first
             && from > 0
@@ -1225,7 +1236,8 @@ impl Host {
     }
 
     /// Waits until the subscribers that blocked have taken what this publisher published, or dropped it.
-    fn wait_for_room(&self, ticket: &Arc<AtomicU32>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<()> {
+    fn wait_for_room(&self, ticket: Option<&Arc<AtomicU32>>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<()> {
+        let Some(ticket) = ticket else { return Ok(()) };
         if ticket.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
@@ -1295,6 +1307,52 @@ impl State {
             handshakes_refused: 0,
             closing: false,
         }
+    }
+
+    /// The one remote subscription that gets this event and has room for it now, as far as the tables tell:
+    /// by far the commonest case, which needs no message of its own.
+    fn direct(&mut self, draft: &Draft<'_>) -> Option<(Slot, Arc<Session>)> {
+        if draft.delay_ms > 0 || draft.payload.len() > DIRECT_BYTES_MAX {
+            return None;
+        }
+        let &[slot] = self.bus.route(draft.subject) else { return None };
+        let outlet = self.slots.get(slot.index())?.as_ref()?;
+        let Sink::Remote { session, backlog, in_flight, .. } = &outlet.sink else { return None };
+        let blocked = matches!(outlet.on_slow, OnSlow::Block { .. }) && *in_flight >= outlet.capacity;
+        if blocked || !backlog.is_empty() || !outlet.stalled.is_empty() {
+            return None;
+        }
+        Some((slot, Arc::clone(session)))
+    }
+
+    /// Sends an event straight from its publisher's memory; false when the ring has no room.
+    fn send_direct(&mut self, slot: Slot, outbox: &mut Outbox, draft: &Draft<'_>) -> Result<bool> {
+        let Some(Some(outlet)) = self.slots.get_mut(slot.index()) else { return Ok(false) };
+        let mut head = [0; HEADER_BYTES + 8];
+        let header = crate::wire::MessageHeader { target_count: 1, ..draft.header() };
+        head[..HEADER_BYTES].copy_from_slice(&header.encode());
+        head[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&outlet.key.id.to_le_bytes());
+        head[HEADER_BYTES + 4..].copy_from_slice(&outlet.gap.to_le_bytes());
+        if outbox.send(&[&head, draft.subject.as_bytes(), draft.headers, draft.payload])? == Sent::Full {
+            return Ok(false);
+        }
+        let bytes = draft.payload.len() as u64;
+        outlet.gap = 0;
+        outlet.delivered += 1;
+        outlet.delivered_bytes += bytes;
+        let mut credited = false;
+        if let Sink::Remote { in_flight, credited: true, .. } = &mut outlet.sink {
+            *in_flight += 1;
+            credited = true;
+        }
+        self.counts.published += 1;
+        self.counts.published_bytes += bytes;
+        self.counts.delivered += 1;
+        self.counts.delivered_bytes += bytes;
+        if credited {
+            self.update_depth(slot);
+        }
+        Ok(true)
     }
 
     fn touch(&mut self, session: &Arc<Session>) {
@@ -1512,14 +1570,31 @@ impl Backend for Host {
     fn publish(&self, draft: &mut Draft<'_>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<u64> {
         self.engine.check_open("mesh.publish")?;
         self.stamp(draft);
-        let message = draft.to_message();
-        let ticket = Arc::new(AtomicU32::new(0));
+        let mut ticket = None;
         {
             let mut state = self.state.lock();
-            self.accept_event(&mut state, message, 0, Some(&ticket))?;
+            if let Some((slot, session)) = state.direct(draft) {
+                let mut outbox = session.outbox.lock();
+                if state.send_direct(slot, &mut outbox, draft)? {
+                    drop(state);
+                    return match outbox.flush() {
+                        Ok(()) => {
+                            if !outbox.is_flushed() {
+                                self.watch_writable(&session, true);
+                            }
+                            Ok(draft.id)
+                        }
+                        Err(error) => {
+                            self.doom(session.id, error);
+                            Ok(draft.id)
+                        }
+                    };
+                }
+            }
+            self.accept_event(&mut state, draft.to_message(), 0, Some(&mut ticket))?;
         }
         self.settle();
-        self.wait_for_room(&ticket, options, wait)?;
+        self.wait_for_room(ticket.as_ref(), options, wait)?;
         Ok(draft.id)
     }
 
@@ -1531,25 +1606,34 @@ impl Backend for Host {
         wait: &mut Wait<'_>,
     ) -> Result<()> {
         self.engine.check_open("mesh.publish_many")?;
-        let ticket = Arc::new(AtomicU32::new(0));
+        let mut ticket = None;
         draft.timestamp = self.engine.clock.wall();
         let mut more = true;
         while more {
             {
                 let mut state = self.state.lock();
+                let mut id = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed);
                 // Others get their turn between batches, and subscribers see events while more are routed.
-                for _ in 0..256 {
+                for _ in 0..BATCH {
                     let Some((subject, payload)) = events.next() else {
                         more = false;
                         break;
                     };
-                    draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
-                    let event = Draft { subject, payload, ..draft.clone() };
-                    self.accept_event(&mut state, event.to_message(), 0, Some(&ticket))?;
+                    let event = Draft { subject, payload, id, ..draft.clone() };
+                    id += 1;
+                    if let Some((slot, session)) = state.direct(&event) {
+                        let mut outbox = session.outbox.lock();
+                        if state.send_direct(slot, &mut outbox, &event)? {
+                            drop(outbox);
+                            state.touch(&session);
+                            continue;
+                        }
+                    }
+                    self.accept_event(&mut state, event.to_message(), 0, Some(&mut ticket))?;
                 }
             }
             self.settle();
-            self.wait_for_room(&ticket, options, wait)?;
+            self.wait_for_room(ticket.as_ref(), options, wait)?;
         }
         Ok(())
     }
@@ -1660,7 +1744,13 @@ impl Backend for Host {
         const OPERATION: &str = "mesh.listen_tcp";
         self.engine.check_open(OPERATION)?;
         check_secret(secret, OPERATION)?;
-        let described = |error: std::io::Error| Error::from_io(OPERATION, error).with("address", address);
+        let described = |error: std::io::Error| {
+            let error = match error.kind() {
+                std::io::ErrorKind::InvalidInput => Error::new(ErrorKind::InvalidArgument, OPERATION).because(error),
+                _ => Error::from_io(OPERATION, error),
+            };
+            error.with("address", address)
+        };
         let listener = TcpListener::bind(address).map_err(described)?;
         listener.set_nonblocking(true).map_err(described)?;
         let bound = listener.local_addr().map_err(described)?;

@@ -348,12 +348,16 @@ impl<Q> Mailbox<Q> {
             inner.hooks.told = true;
         }
         inner.hooks.fd = Some((event, shown));
+        drop(inner);
+        self.engine.add_waiter();
         Ok(number)
     }
 
     pub(super) fn watch(&self, set: &ReadySet, token: u64, is_ready: impl FnOnce(&Q) -> bool) {
         let mut inner = self.inner.lock();
-        inner.hooks.watch = Some((set.clone(), token));
+        if inner.hooks.watch.replace((set.clone(), token)).is_none() {
+            self.engine.add_waiter();
+        }
         if inner.closed.is_some() || is_ready(&inner.queue) {
             inner.hooks.told = true;
             set.push(token);
@@ -361,7 +365,18 @@ impl<Q> Mailbox<Q> {
     }
 
     pub(super) fn unwatch(&self) {
-        self.inner.lock().hooks.watch = None;
+        if self.inner.lock().hooks.watch.take().is_some() {
+            self.engine.remove_waiter();
+        }
+    }
+}
+
+impl<Q> Drop for Mailbox<Q> {
+    fn drop(&mut self) {
+        let hooks = &self.inner.get_mut().hooks;
+        for _ in 0..u32::from(hooks.fd.is_some()) + u32::from(hooks.watch.is_some()) {
+            self.engine.remove_waiter();
+        }
     }
 }
 

@@ -123,6 +123,8 @@ struct Owner {
 
 /// Services without instances whose counts are kept.
 const IDLE_SERVICES_MAX: usize = 1024;
+/// How far a caller's view of its deadline may be ahead of the host's: rounding to milliseconds, and scheduling.
+const DEADLINE_SLACK: Duration = Duration::from_millis(5);
 
 impl Rpc {
     /// An empty table.
@@ -308,9 +310,14 @@ impl Rpc {
 
     /// The caller no longer wants the result: answers it with [`ErrorKind::Cancelled`] and tells the
     /// instance. Does nothing when the call is over.
-    pub fn cancel(&mut self, caller: CallerKey, _now: Moment, out: &mut Vec<Effect>) {
+    ///
+    /// A caller that gives up as the deadline passes saw it pass a moment before the host: that is a timeout.
+    pub fn cancel(&mut self, caller: CallerKey, now: Moment, out: &mut Vec<Effect>) {
         let number = self.owners.get(&caller.owner).and_then(|owner| owner.calls.get(&caller.call));
         let Some(&number) = number else { return };
+        if self.calls.get(number).is_some_and(|call| call.deadline <= now + DEADLINE_SLACK) {
+            return self.time_out(number, out);
+        }
         let name = self.abandon(number, |stats| stats.cancelled += 1, out);
         let error = Error::new(ErrorKind::Cancelled, "mesh.call").with("service", name);
         out.push(Effect::Answer { caller, result: Err(error) });

@@ -66,9 +66,11 @@ impl std::fmt::Debug for Connected {
 /// - [`ErrorKind::VersionMismatch`], [`ErrorKind::Timeout`], [`ErrorKind::ResourceExhausted`].
 pub fn connect_unix(directory: &Path, config: &ConnectConfig) -> Result<Connected> {
     let described = |error: Error| error.with("directory", directory.display());
-    if !directory.exists() {
-        return Err(described(Error::new(ErrorKind::NotFound, "mesh.connect").with("reason", "no such directory")));
-    }
+    // Not `exists`: a directory that this user may not look into is not a missing one.
+    std::fs::metadata(directory).map_err(|error| {
+        let error = Error::from_io("mesh.connect", error);
+        described(if error.kind() == ErrorKind::NotFound { error.with("reason", "no such directory") } else { error })
+    })?;
     let stream = os::socket::connect_unix(directory, SOCKET_FILE, Some(config.timeout)).map_err(|error| {
         described(match error.kind() {
             // The socket file of a host that is gone stays behind and refuses.

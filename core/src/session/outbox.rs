@@ -156,7 +156,7 @@ impl Outbox {
                         self.next_flow = self.next_flow.wrapping_add(1);
                         (self.next_flow, 0)
                     });
-                    let end = (offset + CHUNK_BYTES).min(total);
+                    let end = (offset + chunk_bytes(self.sender.as_ref())).min(total);
                     let sent = push_chunk(self.sender.as_mut(), flow, &[&front.head, front.tail()], offset, end)?;
                     if sent == Sent::Done {
                         front.flow = Some((flow, end));
@@ -199,11 +199,13 @@ impl Outbox {
         self.sender.want_room()
     }
 
-    /// Whether a frame with a body of this length would go out now.
+    /// Whether a frame with a body of this length would go out now; of one that goes in chunks, the first.
     ///
     /// # Errors
     /// `Protocol` when the peer broke the rules.
     pub fn has_room(&mut self, body_bytes: usize) -> Result<bool> {
+        // More than the largest frame is never free in the smallest ring.
+        let body_bytes = body_bytes.min(self.sender.frame_bytes_max());
         Ok(self.backlog.is_empty() && self.sender.has_room(body_bytes)?)
     }
 
@@ -235,7 +237,7 @@ impl Outbox {
         let flow = self.next_flow;
         let mut offset = 0;
         while offset < total {
-            let end = (offset + CHUNK_BYTES).min(total);
+            let end = (offset + chunk_bytes(self.sender.as_ref())).min(total);
             if push_chunk(self.sender.as_mut(), flow, parts, offset, end)? == Sent::Done {
                 // The peer copies this chunk out while the next is copied in.
                 self.sender.flush()?;
@@ -287,6 +289,11 @@ impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outbox").field("backlog_bytes", &self.backlog_bytes).finish_non_exhaustive()
     }
+}
+
+/// Bytes of a large frame that one chunk carries: in a small ring less than [`CHUNK_BYTES`].
+fn chunk_bytes(sender: &dyn FrameSender) -> usize {
+    CHUNK_BYTES.min(sender.frame_bytes_max() - Chunk::PREFIX_BYTES)
 }
 
 /// Pushes bytes `from..to` of the frame made of `parts` as one chunk.

@@ -229,6 +229,11 @@ impl Message {
             .map(|b| Target { id: u32::from_le_bytes([b[0], b[1], b[2], b[3]]), gap: u32::from_le_bytes([b[4], b[5], b[6], b[7]]) })
     }
 
+    /// The only target, if there is just one.
+    pub fn only_target(&self) -> Option<Target> {
+        if self.header.target_count == 1 { self.targets().next() } else { None }
+    }
+
     /// Subject, headers and payload as they lie in the frame: what stays the same when it is forwarded.
     pub fn tail(&self) -> &[u8] {
         let at = self.header.subject_at();

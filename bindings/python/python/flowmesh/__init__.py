@@ -43,8 +43,9 @@ from ._errors import (
     UnsupportedError,
     VersionMismatchError,
 )
+from ._handles import Service, Subscription
 from ._mesh import Mesh, connect, connect_tcp, open
-from ._native import Backoff, Breaker, Message, PendingCall, Reply, Request, Retry, Service, Subscription, __version__
+from ._native import Backoff, Breaker, Message, PendingCall, Reply, Request, Retry, __version__
 
 __all__ = [
     "AlreadyExistsError",

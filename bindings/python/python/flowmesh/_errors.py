@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import builtins
+from types import MappingProxyType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class FlowMeshError(Exception):
@@ -12,28 +17,17 @@ class FlowMeshError(Exception):
     values involved, and `retryable` says whether the same call may succeed later without being changed.
     """
 
+    # No __init__ and no __str__: the native half makes exceptions where no Python code may run.
     number = 0
     kind = "Error"
     code = "ERROR"
     retryable = False
-
-    operation: str
-    context: dict[str, str]
-
-    def __init__(self, message: str = "", operation: str = "", context: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.operation = operation
-        self.context = {} if context is None else context
-
-    def __reduce__(self) -> tuple[type[FlowMeshError], tuple[str, str, dict[str, str]]]:
-        return type(self), (str(self), self.operation, self.context)
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+    operation: str = ""
+    context: Mapping[str, str] = MappingProxyType({})
 
 
 class _FromHandler:
-    context: dict[str, str]
+    context: Mapping[str, str]
 
     @property
     def type(self) -> str:

@@ -7,6 +7,7 @@ import os
 from _weakrefset import WeakSet
 
 from . import _native
+from ._handles import Service, Subscription, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Mesh(_native.Mesh):
         on_slow: OnSlow = "drop_oldest",
         block_timeout: float = 30.0,
         retry: _native.Retry | None = None,
-    ) -> _native.Subscription:
+    ) -> Subscription:
         """Receives the events whose subject matches `pattern`: `*` is one token, `>` the rest.
 
         With a `handler`, a thread calls it for each event; one that raises is logged and counts as failed, see `retry`.
@@ -125,7 +126,12 @@ class Mesh(_native.Mesh):
         are handed it first. At most `capacity` events wait; then `on_slow` decides: "drop_oldest" (the next message
         tells how many, `Message.gap`), "block" (publishers wait, at most `block_timeout` seconds) or "disconnect".
         """
-        return self._subscribe(pattern, handler, group, priority, capacity, on_slow, block_timeout, retry)
+        if handler is not None:
+            check(handler)
+        subscription = Subscription(self, pattern, group, priority, capacity, on_slow, block_timeout, retry)
+        if handler is not None:
+            subscription._start(handler)
+        return subscription
 
     def on(
         self,
@@ -141,7 +147,16 @@ class Mesh(_native.Mesh):
         """Decorates a handler of events: `subscribe` until the mesh is closed."""
 
         def decorate(handler: EventHandler) -> EventHandler:
-            self._subscribe(pattern, handler, group, priority, capacity, on_slow, block_timeout, retry)
+            self.subscribe(
+                pattern,
+                handler,
+                group=group,
+                priority=priority,
+                capacity=capacity,
+                on_slow=on_slow,
+                block_timeout=block_timeout,
+                retry=retry,
+            )
             return handler
 
         return decorate
@@ -156,7 +171,7 @@ class Mesh(_native.Mesh):
         queue: int = 1024,
         rate: float | None = None,
         burst: int | None = None,
-    ) -> _native.Service:
+    ) -> Service:
         """Serves the calls of `name`.
 
         With a `handler`, `concurrency` threads call it; what it returns is the answer (a payload, or a `Reply` with
@@ -164,7 +179,12 @@ class Mesh(_native.Mesh):
         `Service.next()`. At most `queue` calls wait for this instance at the host. `rate` allows so many calls a
         second of the service, all instances together, and `burst` at once after a rest (default: a second's worth).
         """
-        return self._serve(name, handler, concurrency, version, queue, rate, burst)
+        if handler is not None:
+            check(handler)
+        service = Service(self, name, concurrency, version, queue, rate, burst)
+        if handler is not None:
+            service._start(handler, concurrency)
+        return service
 
     def service(
         self,
@@ -179,7 +199,9 @@ class Mesh(_native.Mesh):
         """Decorates a handler of calls: `serve` until the mesh is closed."""
 
         def decorate(handler: RequestHandler) -> RequestHandler:
-            self._serve(name, handler, concurrency, version, queue, rate, burst)
+            self.serve(
+                name, handler, concurrency=concurrency, version=version, queue=queue, rate=rate, burst=burst
+            )
             return handler
 
         return decorate

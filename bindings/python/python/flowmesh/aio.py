@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 from typing import TYPE_CHECKING, Generic, TypeVar, overload
 
 import flowmesh
 
 from . import _native
 from ._errors import ClosedError, FlowMeshError, InvalidArgumentError, TimeoutError
+from ._handles import failed, log
 
 if TYPE_CHECKING:
     import os
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Handle = TypeVar("Handle", bound="Mesh | Subscription | Service")
-
-_log = logging.getLogger("flowmesh")
 
 _IN_A_ROW = 64
 """Messages taken without sleeping before the loop gets its turn."""
@@ -246,13 +244,20 @@ def _deadline(loop: asyncio.AbstractEventLoop, timeout: float | None, operation:
     if not timeout >= 0:
         limit = "seconds, zero or more"
         text = f"{operation}: an argument is not valid (timeout={timeout}, limit={limit})"
-        raise InvalidArgumentError(text, operation, {"timeout": str(timeout), "limit": limit})
+        raise _made(InvalidArgumentError(text), operation, {"timeout": str(timeout), "limit": limit})
     return loop.time() + timeout
 
 
-def _timed_out(operation: str, timeout: float | None) -> TimeoutError:
+def _timed_out(operation: str, timeout: float | None) -> FlowMeshError:
     millis = str(round((timeout or 0) * 1000))
-    return TimeoutError(f"{operation}: the deadline passed (timeout_ms={millis})", operation, {"timeout_ms": millis})
+    error = TimeoutError(f"{operation}: the deadline passed (timeout_ms={millis})")
+    return _made(error, operation, {"timeout_ms": millis})
+
+
+def _made(error: FlowMeshError, operation: str, context: Mapping[str, str]) -> FlowMeshError:
+    error.operation = operation
+    error.context = context
+    return error
 
 
 def _check_handler(handler: object) -> None:
@@ -422,7 +427,9 @@ class Mesh:
         _check_handler(handler)
 
         def subscribe() -> _native.Subscription:
-            return self._mesh._subscribe(pattern, None, group, priority, capacity, on_slow, block_timeout, retry)
+            return _native.Subscription(
+                self._mesh, pattern, group, priority, capacity, on_slow, block_timeout, retry
+            )
 
         async def make() -> Subscription:
             return Subscription(self, await _in_thread(subscribe), handler)
@@ -444,7 +451,9 @@ class Mesh:
 
         def decorate(handler: EventHandler) -> EventHandler:
             _check_handler(handler)
-            handle = self._mesh._subscribe(pattern, None, group, priority, capacity, on_slow, block_timeout, retry)
+            handle = _native.Subscription(
+                self._mesh, pattern, group, priority, capacity, on_slow, block_timeout, retry
+            )
             Subscription(self, handle, handler)
             return handler
 
@@ -469,7 +478,7 @@ class Mesh:
         _check_handler(handler)
 
         def serve() -> _native.Service:
-            return self._mesh._serve(name, None, concurrency, version, queue, rate, burst)
+            return _native.Service(self._mesh, name, concurrency, version, queue, rate, burst)
 
         async def make() -> Service:
             return Service(self, await _in_thread(serve), handler)
@@ -490,7 +499,7 @@ class Mesh:
 
         def decorate(handler: RequestHandler) -> RequestHandler:
             _check_handler(handler)
-            Service(self, self._mesh._serve(name, None, concurrency, version, queue, rate, burst), handler)
+            Service(self, _native.Service(self._mesh, name, concurrency, version, queue, rate, burst), handler)
             return handler
 
         return decorate
@@ -616,7 +625,7 @@ class Subscription:
                 if inspect.isawaitable(returned):
                     await returned
             except Exception as error:
-                _log.exception("the handler of %r failed", self.pattern)
+                log("error", f"the handler of {self.pattern!r} failed", error)
                 await self.fail(message, error)
 
 
@@ -712,8 +721,4 @@ class Service:
                 request.fail("the handler was cancelled")
             raise
         except Exception as error:
-            _log.exception("the handler of %r failed", self.name)
-            try:
-                request.fail(error)
-            except FlowMeshError:
-                _log.warning("the failure of %r did not reach its caller", self.name, exc_info=True)
+            failed(self.name, request, error)

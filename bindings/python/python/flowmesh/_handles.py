@@ -1,0 +1,152 @@
+"""Subscriptions and services with handlers: the loops that handlers run in, on daemon threads that Python makes."""
+
+from __future__ import annotations
+
+from . import _native
+from ._errors import ClosedError, FlowMeshError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import Thread
+    from typing import Final
+
+
+class _Threads:
+    """The threads of one handle's handler, and the error that ended them."""
+
+    __slots__ = ("_error", "_threads")
+
+    def __init__(self) -> None:
+        self._threads: list[Thread] = []
+        self._error: FlowMeshError | None = None
+
+    def start(self, run: Callable[..., None], handle: object, handler: object, name: str, count: int) -> None:
+        from threading import Thread
+
+        for _ in range(count):
+            thread = Thread(target=run, args=(self, handle, handler), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def end(self, what: str, error: FlowMeshError) -> None:
+        """Notes why a loop ended; it is said in the log too, for nobody may be asking."""
+        if not isinstance(error, ClosedError):
+            if self._error is None:
+                log("error", f"{what} has ended", error)
+            self._error = error
+
+    def wait(self, timeout: float | None) -> bool:
+        from time import monotonic
+
+        deadline = None if timeout is None else monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - monotonic()))
+            if thread.is_alive():
+                return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+
+class Subscription(_native.Subscription):
+    """Receives the events that match a pattern. A context manager and an iterator; dropping it unsubscribes.
+
+    `Mesh.subscribe` makes it.
+    """
+
+    __slots__ = ("_threads",)
+    _threads: Final[_Threads]
+
+    def __init__(self, mesh: _native.Mesh, pattern: str, *options: object) -> None:
+        self._threads = _Threads()
+
+    def _start(self, handler: Callable[[_native.Message], object]) -> None:
+        self._threads.start(_handle_events, self, handler, f"flowmesh on {self.pattern}", 1)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the handler's thread has ended: it was closed, or cut off, which is raised.
+
+        False when `timeout` seconds passed first.
+        """
+        return self._threads.wait(timeout)
+
+
+def _handle_events(
+    threads: _Threads, subscription: Subscription, handler: Callable[[_native.Message], object]
+) -> None:
+    try:
+        for message in subscription:
+            try:
+                handler(message)
+            except BaseException as error:
+                log("error", f"the handler of {subscription.pattern!r} failed", error)
+                subscription.fail(message, error)
+            # Not kept while the next one is waited for.
+            del message
+    except FlowMeshError as error:
+        threads.end(f"the subscription to {subscription.pattern!r}", error)
+
+
+class Service(_native.Service):
+    """One instance of a service. A context manager; without a handler, an iterator over requests.
+
+    `Mesh.serve` makes it.
+    """
+
+    __slots__ = ("_threads",)
+    _threads: Final[_Threads]
+
+    def __init__(self, mesh: _native.Mesh, name: str, *options: object) -> None:
+        self._threads = _Threads()
+
+    def _start(self, handler: Callable[[_native.Request], object], concurrency: int) -> None:
+        self._threads.start(_handle_requests, self, handler, f"flowmesh serve {self.name}", concurrency)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the handler's threads have ended: it was closed, or cut off, which is raised.
+
+        False when `timeout` seconds passed first.
+        """
+        return self._threads.wait(timeout)
+
+
+def _handle_requests(threads: _Threads, service: Service, handler: Callable[[_native.Request], object]) -> None:
+    try:
+        for request in service:
+            try:
+                request._answer(handler(request))
+            except BaseException as error:
+                failed(service.name, request, error)
+            del request
+    except FlowMeshError as error:
+        threads.end(f"the service {service.name!r}", error)
+
+
+def failed(name: str, request: _native.Request, error: BaseException) -> None:
+    """Tells the caller, unless it has its answer, and the log, for the traceback stays here."""
+    log("error", f"the handler of {name!r} failed", error)
+    try:
+        request.fail(error)
+    except FlowMeshError as unsent:
+        if not request.answered:
+            log("warning", f"the failure of {name!r} did not reach its caller", unsent)
+
+
+def log(level: str, text: str, error: BaseException) -> None:
+    """Writes to the logger `flowmesh`. Imported when it is needed: most programs never fail."""
+    from logging import getLogger
+
+    getattr(getLogger("flowmesh"), level)("%s", text, exc_info=error)
+
+
+def check(handler: object) -> None:
+    """Refuses what cannot be a handler on a thread. A coroutine function would never run."""
+    if not callable(handler):
+        raise TypeError(f"handler must be callable, not {type(handler).__qualname__}")
+    code = getattr(handler, "__code__", None)
+    if getattr(code, "co_flags", 0) & _CO_COROUTINE:
+        raise TypeError("handler is a coroutine function: use flowmesh.aio for those")
+
+
+_CO_COROUTINE = 0x80
