@@ -61,7 +61,8 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
         // One second is added so that moments a little before the origin can be expressed.
-        Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1)) + Duration::from_secs(1)
+        Moment(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX - 1))
+            + Duration::from_secs(1)
     }
 
     fn wall(&self) -> Timestamp {

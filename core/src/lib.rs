@@ -51,8 +51,8 @@ pub use clock::Timestamp;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(loom))]
 pub use mesh::{
-    CallOptions, HandlerError, Mesh, MeshBuilder, PendingCall, PublishOptions, ReadySet, Reply, Request, Role,
-    Service, Subscription, Wait, WaitStrategy,
+    CallOptions, HandlerError, Mesh, MeshBuilder, PendingCall, PublishOptions, ReadySet, Reply, Request,
+    Role, Service, Subscription, Wait, WaitStrategy,
 };
 pub use name::{Name, Pattern, Subject};
 #[cfg(not(loom))]

@@ -84,7 +84,8 @@ fn check_pattern(text: &str, operation: &'static str) -> Result<()> {
 fn check_name(text: &str, operation: &'static str) -> Result<()> {
     check_length(text, operation, "name")?;
     if let Some(found) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '.')) {
-        return Err(invalid(operation, "name", text, "allowed are letters, digits, _, - and .").with("found", format!("{found:?}")));
+        return Err(invalid(operation, "name", text, "allowed are letters, digits, _, - and .")
+            .with("found", format!("{found:?}")));
     }
     if text.split('.').any(str::is_empty) {
         return Err(invalid(operation, "name", text, "a token between dots is empty"));
@@ -111,7 +112,8 @@ fn check_tokens(text: &str, operation: &'static str, what: &'static str, wildcar
     let mut previous = b'.';
     let mut plain = true;
     for &byte in text.as_bytes() {
-        plain &= byte.is_ascii_graphic() && byte != b'*' && byte != b'>' && !(byte == b'.' && previous == b'.');
+        plain &=
+            byte.is_ascii_graphic() && byte != b'*' && byte != b'>' && !(byte == b'.' && previous == b'.');
         previous = byte;
     }
     if plain && previous != b'.' {

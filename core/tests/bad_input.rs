@@ -41,10 +41,11 @@ fn subjects_and_patterns() {
                 let values = [("pattern", shown), ("rule", "")];
                 assert_error(mesh.subscribe(pattern), ErrorKind::InvalidArgument, &values);
             }
-            assert_error(mesh.publish(&long, b""), ErrorKind::InvalidArgument, &[
-                ("bytes", "256"),
-                ("limit_bytes", "255"),
-            ]);
+            assert_error(
+                mesh.publish(&long, b""),
+                ErrorKind::InvalidArgument,
+                &[("bytes", "256"), ("limit_bytes", "255")],
+            );
             for name in ["", "a b", "a/b", "ü", "*", &long] {
                 let call = mesh.call(name, b"", Duration::from_secs(1));
                 assert_error(call, ErrorKind::InvalidArgument, &[("name", ""), ("rule", "")]);
@@ -135,33 +136,33 @@ fn options_out_of_range() {
             };
             let publish = |options: PublishOptions| mesh.publish_with("a", b"", &options).map(drop);
             let ages = Some(Duration::from_secs(60 * 86_400));
-            refused(publish(PublishOptions { priority: 10, ..PublishOptions::default() }), &[
-                ("priority", "10"),
-                ("limit", "9"),
-            ]);
-            refused(publish(PublishOptions { ttl: ages, ..PublishOptions::default() }), &[
-                ("ttl", "5184000000 ms"),
-                ("limit_ms", "4294967295"),
-            ]);
-            refused(publish(PublishOptions { delay: ages, ..PublishOptions::default() }), &[
-                ("delay", "5184000000 ms"),
-                ("limit_ms", "4294967295"),
-            ]);
+            refused(
+                publish(PublishOptions { priority: 10, ..PublishOptions::default() }),
+                &[("priority", "10"), ("limit", "9")],
+            );
+            refused(
+                publish(PublishOptions { ttl: ages, ..PublishOptions::default() }),
+                &[("ttl", "5184000000 ms"), ("limit_ms", "4294967295")],
+            );
+            refused(
+                publish(PublishOptions { delay: ages, ..PublishOptions::default() }),
+                &[("delay", "5184000000 ms"), ("limit_ms", "4294967295")],
+            );
             let subscribe = |options: SubscribeOptions| mesh.subscribe_with("a", options).map(drop);
-            refused(subscribe(SubscribeOptions { capacity: 0, ..SubscribeOptions::default() }), &[
-                ("capacity", "0"),
-                ("limit", "1 to 1048576"),
-            ]);
+            refused(
+                subscribe(SubscribeOptions { capacity: 0, ..SubscribeOptions::default() }),
+                &[("capacity", "0"), ("limit", "1 to 1048576")],
+            );
             let retry = Some(Retry { max_attempts: 1001, ..Retry::default() });
-            refused(subscribe(SubscribeOptions { retry, ..SubscribeOptions::default() }), &[
-                ("retry.max_attempts", "1001"),
-                ("limit", "1 to 1000"),
-            ]);
+            refused(
+                subscribe(SubscribeOptions { retry, ..SubscribeOptions::default() }),
+                &[("retry.max_attempts", "1001"), ("limit", "1 to 1000")],
+            );
             let serve = |options: ServeOptions| mesh.service("a", options).map(drop);
-            refused(serve(ServeOptions { concurrency: 0, ..ServeOptions::default() }), &[
-                ("concurrency", "0"),
-                ("limit", "1 to 65536"),
-            ]);
+            refused(
+                serve(ServeOptions { concurrency: 0, ..ServeOptions::default() }),
+                &[("concurrency", "0"), ("limit", "1 to 65536")],
+            );
             let call = mesh.call("a", b"", Duration::from_secs(60 * 86_400)).map(drop);
             refused(call, &[("timeout", "5184000000 ms"), ("limit_ms", "4294967295")]);
         }
@@ -184,10 +185,11 @@ fn directories_that_cannot_be_connected_to() {
     let dir = Dir::new();
     let missing = dir.path().join("missing");
     let shown = missing.display().to_string();
-    assert_error(Mesh::connect(&missing), ErrorKind::NotFound, &[
-        ("directory", &shown),
-        ("reason", "no such directory"),
-    ]);
+    assert_error(
+        Mesh::connect(&missing),
+        ErrorKind::NotFound,
+        &[("directory", &shown), ("reason", "no such directory")],
+    );
     let shown = dir.path().display().to_string();
     let reason = ("reason", "no host has this directory open");
     assert_error(Mesh::connect(&dir), ErrorKind::NotFound, &[("directory", &shown), reason]);
@@ -237,8 +239,9 @@ fn programs() {
             let mesh = Mesh::connect(arguments[0]).unwrap();
             let events = mesh.subscribe("flood").unwrap();
             let options = ServeOptions { queue: 10, ..ServeOptions::default() };
-            let _service =
-                mesh.serve("answers", options, |request: &Request| Ok(Reply::from(request.payload()))).unwrap();
+            let _service = mesh
+                .serve("answers", options, |request: &Request| Ok(Reply::from(request.payload())))
+                .unwrap();
             while events.receive(None).is_ok() {}
         }),
         ("opens_an_open_directory", |arguments| {
@@ -286,7 +289,8 @@ fn hear(mut stream: &UnixStream) {
 
 #[test]
 fn a_socket_that_is_not_flowmesh() {
-    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"\0\0\0\0\0\0\0\0", b"FLOWMESH\xff\xff\xff\xff"] {
+    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"\0\0\0\0\0\0\0\0", b"FLOWMESH\xff\xff\xff\xff"]
+    {
         let dir = Dir::new();
         let listens = impostor(&dir, move |mut stream| {
             hear(&stream);
@@ -407,11 +411,11 @@ fn sessions_over_the_limit() {
     let dir = Dir::new();
     let host = Mesh::builder().max_sessions(2).open(&dir).unwrap();
     let clients = [Mesh::connect(&dir).unwrap(), Mesh::connect(&dir).unwrap()];
-    let error = assert_error(Mesh::connect(&dir), ErrorKind::ResourceExhausted, &[
-        ("sessions", "2"),
-        ("limit", "2"),
-        ("directory", ""),
-    ]);
+    let error = assert_error(
+        Mesh::connect(&dir),
+        ErrorKind::ResourceExhausted,
+        &[("sessions", "2"), ("limit", "2"), ("directory", "")],
+    );
     assert!(error.is_retryable());
     drop(clients);
     until("there is room", || host.stats().unwrap().sessions.is_empty());
@@ -526,9 +530,11 @@ fn a_client_that_never_reads_costs_the_others_nothing() {
             for _ in 0..15 {
                 host.publish("slow", b"").unwrap();
             }
-            assert_error(strict.receive(SOON).and_then(|_| drain(&strict)), ErrorKind::SlowConsumer, &[(
-                "capacity", "1024",
-            )]);
+            assert_error(
+                strict.receive(SOON).and_then(|_| drain(&strict)),
+                ErrorKind::SlowConsumer,
+                &[("capacity", "1024")],
+            );
             assert_eq!(drain_all(&lossy, 3000), 3000);
             for _ in 0..5 {
                 patient.receive(SOON).unwrap();

@@ -65,7 +65,8 @@ fn traffic(mesh: &Mesh, name: &str, other: &str, dice: &mut Dice) {
     let options = SubscribeOptions { on_slow: block, capacity: 64, ..SubscribeOptions::default() };
     let subscriptions = [mesh.subscribe("events.>"), mesh.subscribe_with("events.>", options)];
     // The last to come: who sees it knows that all the rest stands.
-    let Ok(_hold) = mesh.service(&format!("{name}.hold"), ServeOptions { queue: 8, ..ServeOptions::default() })
+    let Ok(_hold) =
+        mesh.service(&format!("{name}.hold"), ServeOptions { queue: 8, ..ServeOptions::default() })
     else {
         return;
     };
@@ -152,7 +153,8 @@ fn killed_clients(seed: u64, rounds: u32) -> Vec<Duration> {
                             host.services().unwrap().iter().any(|service| service.name == hold)
                         });
                         let options = CallOptions { timeout: ENDLESS, ..CallOptions::default() };
-                        let calls = [host, bystander].map(|mesh| mesh.start_call(&hold, b"", &options).unwrap());
+                        let calls =
+                            [host, bystander].map(|mesh| mesh.start_call(&hold, b"", &options).unwrap());
                         thread::sleep(Duration::from_micros(dice.roll(4000)));
                         let killed = Instant::now();
                         client.kill();
@@ -258,10 +260,12 @@ fn one_killed_host(dir: &Dir, dice: &mut Dice) -> Option<Duration> {
         let mut own = Dice(dice.next());
         let publishes = scope.spawn(move || {
             let options = PublishOptions { timeout: ENDLESS, ..PublishOptions::default() };
-            while let Err(error) = client.publish_with("events.x", &payload(&mut own), &options).map_or_else(Err, |_| {
-                thread::sleep(Duration::from_micros(50));
-                Err::<(), _>(Error::new(ErrorKind::Timeout, "go on"))
-            }) {
+            while let Err(error) =
+                client.publish_with("events.x", &payload(&mut own), &options).map_or_else(Err, |_| {
+                    thread::sleep(Duration::from_micros(50));
+                    Err::<(), _>(Error::new(ErrorKind::Timeout, "go on"))
+                })
+            {
                 if error.kind() != ErrorKind::Timeout {
                     return ended(error);
                 }

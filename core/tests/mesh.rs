@@ -67,7 +67,9 @@ fn calls_both_ways() {
         let _a = host.serve("at.host", ServeOptions::default(), upper).unwrap();
         let _b = client.serve("at.client", ServeOptions::default(), upper).unwrap();
         for _ in 0..100 {
-            for (mesh, service) in [(client, "at.host"), (host, "at.client"), (client, "at.client"), (host, "at.host")] {
+            for (mesh, service) in
+                [(client, "at.host"), (host, "at.client"), (client, "at.client"), (host, "at.host")]
+            {
                 let answer = mesh.call(service, b"abc", Duration::from_secs(10)).unwrap();
                 assert_eq!(answer.payload(), b"ABC", "{service}");
             }

@@ -61,8 +61,9 @@ pub unsafe extern "C" fn flowmesh_open(
 ///
 /// # Errors
 /// `NOT_FOUND`: no such directory, or no host has it open. `PERMISSION_DENIED`. `TIMEOUT`: the host does not
-/// answer. `DISCONNECTED`: it went away meanwhile. `PROTOCOL`: whoever answered is not FlowMesh. `VERSION_MISMATCH`: host and client have no protocol
-/// version in common. `RESOURCE_EXHAUSTED`: the host has as many clients as it takes.
+/// answer. `DISCONNECTED`: it went away meanwhile. `PROTOCOL`: whoever answered is not FlowMesh.
+/// `VERSION_MISMATCH`: host and client have no protocol version in common. `RESOURCE_EXHAUSTED`: the host has as
+/// many clients as it takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_connect(
     directory: *const c_char,

@@ -47,7 +47,13 @@ pub(super) trait Backend: Send + Sync {
     /// Answers a call.
     fn answer(&self, call: u64, answer: Answer<'_>) -> Result<()>;
 
-    fn start_call(&self, service: &str, draft: &mut Draft<'_>, timeout: Duration, wait: &mut Wait<'_>) -> Result<Started>;
+    fn start_call(
+        &self,
+        service: &str,
+        draft: &mut Draft<'_>,
+        timeout: Duration,
+        wait: &mut Wait<'_>,
+    ) -> Result<Started>;
     fn cancel_call(&self, call: u64);
 
     fn services(&self) -> Result<Vec<ServiceInfo>>;

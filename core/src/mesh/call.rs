@@ -31,7 +31,9 @@ impl CallState {
                 Self::Done(result) => Some(result),
                 _ => None,
             },
-            Self::Taken => Some(Err(Error::new(ErrorKind::Closed, "call.wait").with("reason", "the result was taken"))),
+            Self::Taken => {
+                Some(Err(Error::new(ErrorKind::Closed, "call.wait").with("reason", "the result was taken")))
+            }
         }
     }
 }

@@ -150,7 +150,11 @@ impl Client {
         Ok(())
     }
 
-    fn lock_outbox(&self, operation: &'static str, wait: &mut Wait<'_>) -> Result<parking_lot::MutexGuard<'_, Outbox>> {
+    fn lock_outbox(
+        &self,
+        operation: &'static str,
+        wait: &mut Wait<'_>,
+    ) -> Result<parking_lot::MutexGuard<'_, Outbox>> {
         if let Some(outbox) = self.outbox.try_lock() {
             return Ok(outbox);
         }
@@ -169,7 +173,13 @@ impl Client {
         }
     }
 
-    fn send_locked(&self, outbox: &mut Outbox, operation: &'static str, parts: &[&[u8]], wait: &mut Wait<'_>) -> Result<()> {
+    fn send_locked(
+        &self,
+        outbox: &mut Outbox,
+        operation: &'static str,
+        parts: &[&[u8]],
+        wait: &mut Wait<'_>,
+    ) -> Result<()> {
         let mut deadline = None;
         let sent = outbox.send_waiting(parts, &mut || {
             self.engine.check_open(operation)?;
@@ -233,11 +243,17 @@ impl Client {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn wait_while_paused(&self, operation: &'static str, timeout: Duration, wait: &mut Wait<'_>) -> Result<()> {
+    fn wait_while_paused(
+        &self,
+        operation: &'static str,
+        timeout: Duration,
+        wait: &mut Wait<'_>,
+    ) -> Result<()> {
         if !self.paused.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut wait = Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
+        let mut wait =
+            Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
         self.engine.wait_until(operation, &self.resumed, &mut wait, &mut || {
             if self.engine.is_closed() {
                 Some(Err(self.engine.closed_error(operation)))
@@ -278,14 +294,24 @@ impl Client {
             // room for.
             tables.inlets.remove(&inlet.id);
             let capacity = inlet.mailbox.lock().queue.capacity();
-            let error = Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity);
+            let error =
+                Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity);
             inlet.mailbox.close(&error);
             let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
-            self.post(&Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode());
+            self.post(
+                &Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode(),
+            );
         }
     }
 
-    fn frame(&self, tables: &mut Tables, block: &Arc<Vec<u8>>, start: usize, end: usize, now: Moment) -> Result<()> {
+    fn frame(
+        &self,
+        tables: &mut Tables,
+        block: &Arc<Vec<u8>>,
+        start: usize,
+        end: usize,
+        now: Moment,
+    ) -> Result<()> {
         let body = block.get(start..end).unwrap_or_default();
         let kind = Kind::of(body)?;
         if kind != Kind::Event {
@@ -309,7 +335,8 @@ impl Client {
                 let inbox = message.targets().next().and_then(|target| tables.services.get(&target.id));
                 let Some(inbox) = inbox else {
                     // It was closed while the call was under way.
-                    let error = Error::new(ErrorKind::PeerGone, "mesh.call").with("service", message.subject());
+                    let error =
+                        Error::new(ErrorKind::PeerGone, "mesh.call").with("service", message.subject());
                     self.post(&failure(call, &error));
                     return Ok(());
                 };
@@ -363,16 +390,24 @@ impl Client {
                 self.resumed.fire(&self.engine);
                 Ok(())
             }
-            Kind::Bye => Err(Error::new(ErrorKind::Disconnected, "session.receive").with("reason", "the host closed")),
+            Kind::Bye => {
+                Err(Error::new(ErrorKind::Disconnected, "session.receive").with("reason", "the host closed"))
+            }
             Kind::Credit | Kind::Chunk | Kind::Control => {
-                Err(Error::new(ErrorKind::Protocol, "session.receive").with("violation", "a frame only a client sends"))
+                Err(Error::new(ErrorKind::Protocol, "session.receive")
+                    .with("violation", "a frame only a client sends"))
             }
         }
     }
 }
 
 impl Side for Client {
-    fn frames(&self, _: u32, block: &Arc<Vec<u8>>, ranges: &mut dyn Iterator<Item = (usize, usize)>) -> Result<()> {
+    fn frames(
+        &self,
+        _: u32,
+        block: &Arc<Vec<u8>>,
+        ranges: &mut dyn Iterator<Item = (usize, usize)>,
+    ) -> Result<()> {
         let mut tables = self.tables.lock();
         let now = self.engine.now();
         for (start, end) in ranges {
@@ -386,10 +421,17 @@ impl Side for Client {
     }
 
     fn link_failed(&self, _: u32, error: &Error) {
-        self.end(Error::new(
-            if error.kind() == ErrorKind::Protocol { ErrorKind::Protocol } else { ErrorKind::Disconnected },
-            "mesh.session",
-        ).because(error.to_string()));
+        self.end(
+            Error::new(
+                if error.kind() == ErrorKind::Protocol {
+                    ErrorKind::Protocol
+                } else {
+                    ErrorKind::Disconnected
+                },
+                "mesh.session",
+            )
+            .because(error.to_string()),
+        );
     }
 
     fn settle(&self) {}
@@ -495,7 +537,12 @@ impl Backend for Client {
                 draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
                 let event = Draft { subject, payload, ..draft.clone() };
                 let fixed = event.header().encode();
-                self.send_locked(&mut outbox, OPERATION, &[&fixed, subject.as_bytes(), event.headers, payload], &mut wait)?;
+                self.send_locked(
+                    &mut outbox,
+                    OPERATION,
+                    &[&fixed, subject.as_bytes(), event.headers, payload],
+                    &mut wait,
+                )?;
                 // The receiver starts on the first ones while the others are written.
                 if count % 64 == 0 {
                     self.flush(&mut outbox)?;
@@ -597,7 +644,13 @@ impl Backend for Client {
         }
     }
 
-    fn start_call(&self, service: &str, draft: &mut Draft<'_>, timeout: Duration, wait: &mut Wait<'_>) -> Result<Started> {
+    fn start_call(
+        &self,
+        service: &str,
+        draft: &mut Draft<'_>,
+        timeout: Duration,
+        wait: &mut Wait<'_>,
+    ) -> Result<Started> {
         const OPERATION: &str = "mesh.call";
         self.engine.check_open(OPERATION)?;
         let call = self.next_message.fetch_add(1, Ordering::Relaxed);
@@ -606,10 +659,11 @@ impl Backend for Client {
         let mailbox = Arc::new(Mailbox::new(&self.engine, CallState::Waiting));
         self.tables.lock().calls.insert(call, Arc::clone(&mailbox));
         let fixed = draft.header().encode();
-        let mut wait = Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
-        let sent = self
-            .check_still_open(OPERATION)
-            .and_then(|()| self.send(OPERATION, &[&fixed, service.as_bytes(), draft.headers, draft.payload], &mut wait));
+        let mut wait =
+            Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
+        let sent = self.check_still_open(OPERATION).and_then(|()| {
+            self.send(OPERATION, &[&fixed, service.as_bytes(), draft.headers, draft.payload], &mut wait)
+        });
         if let Err(error) = sent {
             self.tables.lock().calls.remove(&call);
             return Err(error);
@@ -633,7 +687,9 @@ impl Backend for Client {
 
     fn stats(&self) -> Result<Stats> {
         let reply = self.control("mesh.stats", ControlRequest::Stats)?;
-        reply.stats.ok_or_else(|| Error::new(ErrorKind::Protocol, "mesh.stats").with("violation", "no stats in the answer"))
+        reply.stats.ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "mesh.stats").with("violation", "no stats in the answer")
+        })
     }
 
     fn listen_tcp(&self, _: &str, _: &[u8]) -> Result<SocketAddr> {

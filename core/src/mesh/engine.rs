@@ -49,7 +49,12 @@ use std::{
 /// What the engine drives: a host or a client.
 pub(super) trait Side: Send + Sync {
     /// Handles the frames of one link, whose bodies lie in `block`.
-    fn frames(&self, session: u32, block: &Arc<Vec<u8>>, ranges: &mut dyn Iterator<Item = (usize, usize)>) -> Result<()>;
+    fn frames(
+        &self,
+        session: u32,
+        block: &Arc<Vec<u8>>,
+        ranges: &mut dyn Iterator<Item = (usize, usize)>,
+    ) -> Result<()>;
     /// A link failed or its peer ended it.
     fn link_failed(&self, session: u32, error: &Error);
     /// All links were looked at: send what was produced.
@@ -162,7 +167,11 @@ const QUIET_TICKS: u32 = 8;
 const DRAIN_BYTES: usize = CHUNK_BYTES + 4096;
 
 impl Engine {
-    pub(super) fn new(host: bool, strategy: WaitStrategy, waiting: Option<WaitingWriter>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        host: bool,
+        strategy: WaitStrategy,
+        waiting: Option<WaitingWriter>,
+    ) -> Result<Arc<Self>> {
         let epoll = Epoll::new()?;
         let wake = EventFd::new()?;
         epoll.add(wake.as_fd(), WAKE, false)?;
@@ -494,7 +503,12 @@ impl Engine {
         None
     }
 
-    fn lead<T>(&self, spin: &mut Spin, deadline: Deadline, take: &mut dyn FnMut() -> Option<Result<T>>) -> Led<T> {
+    fn lead<T>(
+        &self,
+        spin: &mut Spin,
+        deadline: Deadline,
+        take: &mut dyn FnMut() -> Option<Result<T>>,
+    ) -> Led<T> {
         let mut io = self.lock_io();
         self.disarm(&mut io);
         let mut turn = Turn::new(spin);
@@ -536,7 +550,8 @@ impl Engine {
                 taken = take();
                 if taken.is_none() && !self.kicked.load(Ordering::SeqCst) {
                     let slice = deadline.slice();
-                    slept = self.leader_sleep(&mut io, spin.sleep_limit().map_or(slice, |limit| limit.min(slice)));
+                    slept = self
+                        .leader_sleep(&mut io, spin.sleep_limit().map_or(slice, |limit| limit.min(slice)));
                 }
                 self.leader_asleep.store(false, Ordering::SeqCst);
             }
@@ -600,7 +615,7 @@ impl Engine {
             if self.tending.load(Ordering::SeqCst) {
                 return;
             }
-            if leads % LEADS_A_STRETCH == 0 {
+            if leads.is_multiple_of(LEADS_A_STRETCH) {
                 let now = self.now();
                 let stretch = now.since(Moment(self.stretch_begun.swap(now.0, Ordering::Relaxed)));
                 if stretch < TEND_INTERVAL * LEADS_A_STRETCH {
@@ -730,14 +745,13 @@ impl Engine {
             }
             self.poller_due.store(due.0, Ordering::SeqCst);
             // What became due before this store was seen is caught by one more look.
-            let again = side.tick(self.now()).min(self.timers.lock().peek().map_or(Moment::NEVER, |timer| timer.due));
+            let again =
+                side.tick(self.now()).min(self.timers.lock().peek().map_or(Moment::NEVER, |timer| timer.due));
             if again < due {
                 timeout = Some(again.since(self.now()));
             }
-            let count = match self.epoll.wait(&mut events, timeout) {
-                Ok(count) => count,
-                Err(_) => 0,
-            };
+            // An interrupted wait is one that found nothing.
+            let count = self.epoll.wait(&mut events, timeout).unwrap_or_default();
             self.poller_due.store(0, Ordering::SeqCst);
             rang = count > 0;
             for event in &events[..count] {
@@ -777,7 +791,7 @@ impl Turn {
     }
 
     fn is_endless(&self) -> bool {
-        self.budget == Duration::MAX && self.looks % 1024 == 0
+        self.budget == Duration::MAX && self.looks.is_multiple_of(1024)
     }
 
     fn end(&self, spin: &mut Spin, found: bool) {
@@ -809,10 +823,13 @@ fn drain(link: &mut Link, block: &mut Arc<Vec<u8>>, side: &dyn Side) -> Result<b
     // The block is used again when nobody holds a message of it, and is never much larger than what
     // came: a message that is kept for long holds its whole block.
     match Arc::get_mut(block) {
-        Some(bytes) if bytes.capacity() >= expected && bytes.capacity() <= 8 * expected.max(512) => bytes.clear(),
+        Some(bytes) if bytes.capacity() >= expected && bytes.capacity() <= 8 * expected.max(512) => {
+            bytes.clear();
+        }
         _ => *block = Arc::new(Vec::with_capacity(expected)),
     }
-    let bytes = Arc::get_mut(block).expect("a block that was just made, or found to be unshared, is unshared");
+    let bytes =
+        Arc::get_mut(block).expect("a block that was just made, or found to be unshared, is unshared");
     let frames = link.receiver.drain(bytes, DRAIN_BYTES)?;
     if frames == 0 {
         return Ok(false);
@@ -842,7 +859,8 @@ fn drain(link: &mut Link, block: &mut Arc<Vec<u8>>, side: &dyn Side) -> Result<b
             let chunk = Chunk::decode(&block[body.clone()])?;
             if let Some(whole) = link.assembler.add(&chunk)? {
                 if Kind::of(&whole)? == Kind::Chunk {
-                    return Err(Error::new(ErrorKind::Protocol, "session.receive").with("violation", "a chunk of chunks"));
+                    return Err(Error::new(ErrorKind::Protocol, "session.receive")
+                        .with("violation", "a chunk of chunks"));
                 }
                 side.frames(link.session, &whole, &mut std::iter::once((0, whole.len())))?;
             }

@@ -20,7 +20,10 @@ use crate::{
     name::{self, Name, Pattern},
     os::{self, epoll::Event, fork::GuardedFd, lock::DirLock},
     rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits, ServeOptions},
-    session::{Accepted, Assembler, HandshakeConfig, Outbox, PendingSession, SOCKET_FILE, Sent, Socket, Step, check_secret},
+    session::{
+        Accepted, Assembler, HandshakeConfig, Outbox, PendingSession, SOCKET_FILE, Sent, Socket, Step,
+        check_secret,
+    },
     shm::{AttentionPage, WaitStrategy},
     stats::{BusStats, ServiceInfo, SessionStats, Stats, SubscriptionStats},
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -153,7 +156,7 @@ struct Outlet {
 
 enum Sink {
     Local(Arc<Inlet>),
-    Remote { session: Arc<Session>, backlog: Inbox, in_flight: usize, credited: bool },
+    Remote { session: Arc<Session>, backlog: Box<Inbox>, in_flight: usize, credited: bool },
 }
 
 /// An event a blocking subscriber has no room for; its publisher waits.
@@ -244,7 +247,11 @@ impl Host {
                     let pending = PendingSession::new(socket, listener.secret.clone(), self.engine.now());
                     meeting.next = meeting.next.wrapping_add(1);
                     let token = meeting.next;
-                    if self.engine.watch_fd(pending.socket().as_fd(), KIND_PENDING | u64::from(token), false).is_ok() {
+                    if self
+                        .engine
+                        .watch_fd(pending.socket().as_fd(), KIND_PENDING | u64::from(token), false)
+                        .is_ok()
+                    {
                         self.engine.due_changed(pending.deadline);
                         meeting.pending.insert(token, pending);
                     }
@@ -581,7 +588,8 @@ impl Host {
         match outlet.on_slow {
             OnSlow::Block { .. } => self.stall(state, slot, message, from, ticket),
             _ => {
-                let error = Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", outlet.capacity);
+                let error = Error::new(ErrorKind::SlowConsumer, "subscription.receive")
+                    .with("capacity", outlet.capacity);
                 state.counts.dropped += 1;
                 self.end_subscription(state, outlet.key, &error);
             }
@@ -665,7 +673,8 @@ impl Host {
                     if *in_flight >= outlet.capacity {
                         false
                     } else {
-                        let mut head = message.forward_header(Kind::Event, message.id(), 0, 1).encode().to_vec();
+                        let mut head =
+                            message.forward_header(Kind::Event, message.id(), 0, 1).encode().to_vec();
                         encode_targets([Target { id: outlet.key.id, gap: outlet.gap }], &mut head);
                         let session = Arc::clone(session);
                         let sent = session.outbox.lock().send_message(&head, &message);
@@ -739,7 +748,11 @@ impl Host {
     }
 
     fn drop_outlet(&self, state: &mut State, slot: Slot) {
-        while state.slots.get(slot.index()).is_some_and(|outlet| outlet.as_ref().is_some_and(|o| !o.stalled.is_empty())) {
+        while state
+            .slots
+            .get(slot.index())
+            .is_some_and(|outlet| outlet.as_ref().is_some_and(|o| !o.stalled.is_empty()))
+        {
             state.pop_stalled(slot);
         }
         if let Some(place) = state.slots.get_mut(slot.index()) {
@@ -848,7 +861,9 @@ impl Host {
             }
             let Some(delivery) = backlog.pop(clock.wall(), clock.now()) else { break };
             let message = delivery.message;
-            let gap = u32::try_from(delivery.gap).unwrap_or(u32::MAX).saturating_add(std::mem::take(&mut outlet.gap));
+            let gap = u32::try_from(delivery.gap)
+                .unwrap_or(u32::MAX)
+                .saturating_add(std::mem::take(&mut outlet.gap));
             let mut head = message.forward_header(Kind::Event, message.id(), 0, 1).encode().to_vec();
             encode_targets([Target { id: outlet.key.id, gap }], &mut head);
             if let Err(error) = outbox.send_message(&head, &message) {
@@ -982,7 +997,15 @@ impl Host {
 
     // ---- frames of clients
 
-    fn frame(&self, state: &mut State, session: &Arc<Session>, block: &Arc<Vec<u8>>, start: usize, end: usize, now: Moment) -> Result<()> {
+    fn frame(
+        &self,
+        state: &mut State,
+        session: &Arc<Session>,
+        block: &Arc<Vec<u8>>,
+        start: usize,
+        end: usize,
+        now: Moment,
+    ) -> Result<()> {
         let body = block.get(start..end).unwrap_or_default();
         let violation =
             |what: &'static str| Error::new(ErrorKind::Protocol, "session.receive").with("violation", what);
@@ -1035,7 +1058,9 @@ impl Host {
                 let key = SubscriptionKey { owner: session.id, id: credit.subscription };
                 // A subscription that is over may still be credited by frames under way.
                 let Some(slot) = state.bus.slot(key) else { return Ok(()) };
-                if let Some(Some(Outlet { sink: Sink::Remote { in_flight, .. }, .. })) = state.slots.get_mut(slot.index()) {
+                if let Some(Some(Outlet { sink: Sink::Remote { in_flight, .. }, .. })) =
+                    state.slots.get_mut(slot.index())
+                {
                     let count = credit.count as usize;
                     if count > *in_flight {
                         return Err(violation("credit for more events than were sent"));
@@ -1076,7 +1101,13 @@ impl Host {
         Ok(())
     }
 
-    fn control(&self, state: &mut State, session: &Arc<Session>, control: Control, now: Moment) -> ControlReply {
+    fn control(
+        &self,
+        state: &mut State,
+        session: &Arc<Session>,
+        control: Control,
+        now: Moment,
+    ) -> ControlReply {
         let mut reply = ControlReply { seq: control.seq, ..ControlReply::default() };
         if let Err(error) = self.try_control(state, session, control.request, now, &mut reply) {
             reply.error = Some(Refusal::of(&error));
@@ -1093,7 +1124,15 @@ impl Host {
         reply: &mut ControlReply,
     ) -> Result<()> {
         match request {
-            ControlRequest::Subscribe { subscription, pattern, group, priority, policy, capacity, block_ms } => {
+            ControlRequest::Subscribe {
+                subscription,
+                pattern,
+                group,
+                priority,
+                policy,
+                capacity,
+                block_ms,
+            } => {
                 let pattern = Pattern::parse(&pattern)?;
                 let options = SubscribeOptions {
                     group: if group.is_empty() { None } else { Some(Name::parse(&group)?) },
@@ -1106,7 +1145,7 @@ impl Host {
                     capacity: capacity as usize,
                     retry: None,
                 };
-                let backlog = Inbox::new(options.capacity.max(1), options.on_slow, None);
+                let backlog = Box::new(Inbox::new(options.capacity.max(1), options.on_slow, None));
                 let credited = policy == 1 || options.group.is_some();
                 let sink = Sink::Remote { session: Arc::clone(session), backlog, in_flight: 0, credited };
                 let key = SubscriptionKey { owner: session.id, id: subscription };
@@ -1184,7 +1223,11 @@ impl Host {
             };
             subscriptions.push(SubscriptionStats {
                 pattern: subscription.pattern.as_str().to_owned(),
-                group: subscription.options.group.as_ref().map_or_else(String::new, |group| group.as_str().to_owned()),
+                group: subscription
+                    .options
+                    .group
+                    .as_ref()
+                    .map_or_else(String::new, |group| group.as_str().to_owned()),
                 session: subscription.key.owner,
                 delivered: outlet.delivered,
                 delivered_bytes: outlet.delivered_bytes,
@@ -1236,7 +1279,12 @@ impl Host {
     }
 
     /// Waits until the subscribers that blocked have taken what this publisher published, or dropped it.
-    fn wait_for_room(&self, ticket: Option<&Arc<AtomicU32>>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<()> {
+    fn wait_for_room(
+        &self,
+        ticket: Option<&Arc<AtomicU32>>,
+        options: &PublishOptions,
+        wait: &mut Wait<'_>,
+    ) -> Result<()> {
         let Some(ticket) = ticket else { return Ok(()) };
         if ticket.load(Ordering::Acquire) == 0 {
             return Ok(());
@@ -1260,8 +1308,9 @@ pub(super) const SUBSCRIPTION_ENDED: u8 = 1;
 /// The frame that carries an error as a call's result.
 pub(super) fn failure(call: u64, error: &Error) -> Vec<u8> {
     // An error's values are short; one that is not is left out rather than refused.
-    let headers = Draft::encode_headers(error.context().filter(|(_, value)| value.len() <= 8192), "mesh.answer")
-        .unwrap_or_default();
+    let headers =
+        Draft::encode_headers(error.context().filter(|(_, value)| value.len() <= 8192), "mesh.answer")
+            .unwrap_or_default();
     let operation: String = error.operation().chars().take(64).collect();
     let draft = Draft {
         headers: &headers,
@@ -1412,7 +1461,12 @@ impl State {
 }
 
 impl Side for Host {
-    fn frames(&self, id: u32, block: &Arc<Vec<u8>>, ranges: &mut dyn Iterator<Item = (usize, usize)>) -> Result<()> {
+    fn frames(
+        &self,
+        id: u32,
+        block: &Arc<Vec<u8>>,
+        ranges: &mut dyn Iterator<Item = (usize, usize)>,
+    ) -> Result<()> {
         let mut state = self.state.lock();
         let Some(session) = state.sessions.get(&id).cloned() else { return Ok(()) };
         let now = self.engine.now();
@@ -1612,15 +1666,14 @@ impl Backend for Host {
         while more {
             {
                 let mut state = self.state.lock();
-                let mut id = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed);
+                let ids = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed)..;
                 // Others get their turn between batches, and subscribers see events while more are routed.
-                for _ in 0..BATCH {
+                for id in ids.take(BATCH) {
                     let Some((subject, payload)) = events.next() else {
                         more = false;
                         break;
                     };
                     let event = Draft { subject, payload, id, ..draft.clone() };
-                    id += 1;
                     if let Some((slot, session)) = state.direct(&event) {
                         let mut outbox = session.outbox.lock();
                         if state.send_direct(slot, &mut outbox, &event)? {
@@ -1710,7 +1763,13 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn start_call(&self, service: &str, draft: &mut Draft<'_>, timeout: Duration, _wait: &mut Wait<'_>) -> Result<Started> {
+    fn start_call(
+        &self,
+        service: &str,
+        draft: &mut Draft<'_>,
+        timeout: Duration,
+        _wait: &mut Wait<'_>,
+    ) -> Result<Started> {
         self.engine.check_open("mesh.call")?;
         self.stamp(draft);
         let call = draft.id;
@@ -1746,7 +1805,9 @@ impl Backend for Host {
         check_secret(secret, OPERATION)?;
         let described = |error: std::io::Error| {
             let error = match error.kind() {
-                std::io::ErrorKind::InvalidInput => Error::new(ErrorKind::InvalidArgument, OPERATION).because(error),
+                std::io::ErrorKind::InvalidInput => {
+                    Error::new(ErrorKind::InvalidArgument, OPERATION).because(error)
+                }
                 _ => Error::from_io(OPERATION, error),
             };
             error.with("address", address)

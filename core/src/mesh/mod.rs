@@ -14,11 +14,11 @@ mod service;
 mod subscription;
 mod wait;
 
+pub use crate::shm::WaitStrategy;
 pub use call::PendingCall;
 pub use options::{CallOptions, HandlerError, PublishOptions, Reply};
 pub use service::{Request, Service};
 pub use subscription::Subscription;
-pub use crate::shm::WaitStrategy;
 pub use wait::{ReadySet, Wait};
 
 use crate::{
@@ -90,7 +90,10 @@ impl Drop for Open {
 
 impl fmt::Debug for Mesh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mesh").field("role", &self.0.role).field("session", &self.session()).finish_non_exhaustive()
+        f.debug_struct("Mesh")
+            .field("role", &self.0.role)
+            .field("session", &self.session())
+            .finish_non_exhaustive()
     }
 }
 
@@ -405,7 +408,13 @@ impl Mesh {
     ///
     /// # Errors
     /// Those of [`publish_with`](Self::publish_with), and [`Interrupted`](ErrorKind::Interrupted).
-    pub fn publish_wait(&self, subject: &str, payload: &[u8], options: &PublishOptions, wait: &mut Wait<'_>) -> Result<u64> {
+    pub fn publish_wait(
+        &self,
+        subject: &str,
+        payload: &[u8],
+        options: &PublishOptions,
+        wait: &mut Wait<'_>,
+    ) -> Result<u64> {
         const OPERATION: &str = "mesh.publish";
         name::check_publishable(subject, OPERATION)?;
         check_payload(payload, self.max_message_bytes(), OPERATION)?;
@@ -420,8 +429,16 @@ impl Mesh {
     /// # Errors
     /// Those of [`publish_with`](Self::publish_with). After [`Timeout`](ErrorKind::Timeout) a first part may
     /// have been sent.
-    pub fn publish_many<S: AsRef<str>, P: AsRef<[u8]>>(&self, events: &[(S, P)], options: &PublishOptions) -> Result<()> {
-        self.publish_many_wait(events.iter().map(|(subject, payload)| (subject.as_ref(), payload.as_ref())), options, &mut Wait::forever())
+    pub fn publish_many<S: AsRef<str>, P: AsRef<[u8]>>(
+        &self,
+        events: &[(S, P)],
+        options: &PublishOptions,
+    ) -> Result<()> {
+        self.publish_many_wait(
+            events.iter().map(|(subject, payload)| (subject.as_ref(), payload.as_ref())),
+            options,
+            &mut Wait::forever(),
+        )
     }
 
     /// Like [`publish_many`](Self::publish_many); `wait.interrupt` can end the waiting.
@@ -563,7 +580,13 @@ impl Mesh {
     ///
     /// # Errors
     /// Those of [`call`](Self::call), and [`Interrupted`](ErrorKind::Interrupted).
-    pub fn call_with(&self, service: &str, payload: &[u8], options: &CallOptions, wait: &mut Wait<'_>) -> Result<Message> {
+    pub fn call_with(
+        &self,
+        service: &str,
+        payload: &[u8],
+        options: &CallOptions,
+        wait: &mut Wait<'_>,
+    ) -> Result<Message> {
         let pending = self.start(service, payload, options, wait)?;
         let mut wait = Wait { timeout: Some(options.timeout), interrupt: wait.interrupt.take() };
         let result = pending.wait(&mut wait);
@@ -586,7 +609,13 @@ impl Mesh {
         self.start(service, payload, options, &mut Wait::forever())
     }
 
-    fn start(&self, service: &str, payload: &[u8], options: &CallOptions, wait: &mut Wait<'_>) -> Result<PendingCall> {
+    fn start(
+        &self,
+        service: &str,
+        payload: &[u8],
+        options: &CallOptions,
+        wait: &mut Wait<'_>,
+    ) -> Result<PendingCall> {
         const OPERATION: &str = "mesh.call";
         check_payload(payload, self.max_message_bytes(), OPERATION)?;
         let headers = if options.headers.is_empty() {
@@ -599,7 +628,8 @@ impl Mesh {
         if let Some(breaker) = &breaker {
             breaker.lock().admit(self.0.backend.engine().now())?;
         }
-        let mut draft = Draft { headers: &headers, aux: timeout_ms, ..Draft::new(Kind::Request, 0, service, payload) };
+        let mut draft =
+            Draft { headers: &headers, aux: timeout_ms, ..Draft::new(Kind::Request, 0, service, payload) };
         let (call, mailbox) = self.0.backend.start_call(service, &mut draft, options.timeout, wait)?;
         Ok(PendingCall {
             call,
@@ -664,7 +694,9 @@ fn check_payload(payload: &[u8], limit: usize, operation: &'static str) -> Resul
     if payload.len() <= limit {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::TooLarge, operation).with("payload_bytes", payload.len()).with("limit_bytes", limit))
+    Err(Error::new(ErrorKind::TooLarge, operation)
+        .with("payload_bytes", payload.len())
+        .with("limit_bytes", limit))
 }
 
 fn check_publish(options: &PublishOptions, operation: &'static str) -> Result<Vec<u8>> {

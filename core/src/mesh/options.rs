@@ -121,6 +121,8 @@ pub(super) fn millis(value: Option<Duration>, name: &'static str, operation: &'s
     let Some(value) = value else { return Ok(0) };
     let millis = value.as_nanos().div_ceil(1_000_000);
     u32::try_from(millis).map_err(|_| {
-        Error::new(ErrorKind::InvalidArgument, operation).with(name, format!("{millis} ms")).with("limit_ms", u32::MAX)
+        Error::new(ErrorKind::InvalidArgument, operation)
+            .with(name, format!("{millis} ms"))
+            .with("limit_ms", u32::MAX)
     })
 }

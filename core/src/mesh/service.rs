@@ -112,7 +112,12 @@ impl Service {
     }
 
     fn request(&self, arrived: Arrived) -> Request {
-        Request { arrived, name: self.0.inbox.name.clone(), backend: Arc::clone(&self.0.backend), answered: false }
+        Request {
+            arrived,
+            name: self.0.inbox.name.clone(),
+            backend: Arc::clone(&self.0.backend),
+            answered: false,
+        }
     }
 
     /// For a handler's thread: does not keep the service open.
@@ -201,7 +206,10 @@ pub struct Request {
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("service", &self.name).field("call", &self.arrived.call).finish_non_exhaustive()
+        f.debug_struct("Request")
+            .field("service", &self.name)
+            .field("call", &self.arrived.call)
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,11 +258,14 @@ impl Request {
     /// - [`Disconnected`](ErrorKind::Disconnected), [`Closed`](ErrorKind::Closed).
     pub fn reply(mut self, payload: &[u8], headers: &[(String, String)]) -> Result<()> {
         self.answered = true;
-        let checked = super::check_payload(payload, self.backend.max_message_bytes(), "request.reply").and_then(|()| {
-            Draft::encode_headers(headers.iter().map(|(name, value)| (name, value)), "request.reply")
-        });
+        let checked = super::check_payload(payload, self.backend.max_message_bytes(), "request.reply")
+            .and_then(|()| {
+                Draft::encode_headers(headers.iter().map(|(name, value)| (name, value)), "request.reply")
+            });
         match checked {
-            Ok(headers) => self.backend.answer(self.arrived.call, Answer::Reply { payload, headers: &headers }),
+            Ok(headers) => {
+                self.backend.answer(self.arrived.call, Answer::Reply { payload, headers: &headers })
+            }
             Err(error) => {
                 self.backend.answer(self.arrived.call, Answer::Failure(error.duplicate()))?;
                 Err(error)

@@ -41,7 +41,12 @@ impl std::fmt::Debug for Inlet {
 }
 
 impl Inlet {
-    pub(super) fn new(engine: &Arc<Engine>, id: u32, pattern: &Pattern, options: &SubscribeOptions) -> Arc<Self> {
+    pub(super) fn new(
+        engine: &Arc<Engine>,
+        id: u32,
+        pattern: &Pattern,
+        options: &SubscribeOptions,
+    ) -> Arc<Self> {
         let inbox = Inbox::new(options.capacity, options.on_slow, options.retry.clone());
         let inlet = Arc::new(Self {
             id,
@@ -120,8 +125,11 @@ impl Subscription {
     /// Those of [`receive`](Self::receive), and [`Interrupted`](crate::ErrorKind::Interrupted).
     pub fn receive_wait(&self, wait: &mut Wait<'_>) -> Result<Delivery> {
         let clock = &self.engine().clock;
-        let delivery =
-            self.0.inlet.mailbox.wait("subscription.receive", wait, |inbox| inbox.pop(clock.wall(), clock.now()))?;
+        let delivery = self
+            .0
+            .inlet
+            .mailbox
+            .wait("subscription.receive", wait, |inbox| inbox.pop(clock.wall(), clock.now()))?;
         self.taken(1);
         Ok(delivery)
     }

@@ -10,7 +10,9 @@ use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
     os::{self, eventfd::EventFd, fork::GuardedFd, pidfd::Cred},
-    shm::{AttentionPage, Consumer, Producer, ReaderMap, RegionFd, RegionParams, WaitingWord, WriterMap, seal},
+    shm::{
+        AttentionPage, Consumer, Producer, ReaderMap, RegionFd, RegionParams, WaitingWord, WriterMap, seal,
+    },
     wire::{
         WIRE_MAX,
         handshake::{self, Attached, Hello, Ready, Refusal, Welcome},
@@ -183,7 +185,9 @@ impl PendingSession {
                 }
                 self.ready(hello, session, shm).map(Some)
             }
-            Stage::Over => Err(Error::new(ErrorKind::Protocol, "session.handshake").with("violation", "a third message")),
+            Stage::Over => {
+                Err(Error::new(ErrorKind::Protocol, "session.handshake").with("violation", "a third message"))
+            }
         }
     }
 
@@ -223,22 +227,19 @@ impl PendingSession {
         Ok(())
     }
 
-    fn ready(
-        &mut self,
-        hello: Hello,
-        session: u32,
-        shm: Option<Box<Regions>>,
-    ) -> Result<Accepted> {
+    fn ready(&mut self, hello: Hello, session: u32, shm: Option<Box<Regions>>) -> Result<Accepted> {
         let local = self.secret.is_none();
         let cred = if local { Some(os::pidfd::peer_cred(self.socket.as_fd())?) } else { None };
-        let pidfd = if local { Some(os::fork::guard(os::pidfd::of_socket_peer(self.socket.as_fd())?)) } else { None };
+        let pidfd =
+            if local { Some(os::fork::guard(os::pidfd::of_socket_peer(self.socket.as_fd())?)) } else { None };
         let (transport, bells) = if let Some(regions) = shm {
             let Regions { params, own, client, poller, leader } = *regions;
             // The client has mapped its region for writing; from now on nobody can do so again.
             seal(client.fd())?;
             let peer = ReaderMap::map(client.fd(), &params)?;
             let bell = Bell::ToClient(Arc::clone(&self.socket));
-            let producer = Producer::attach(Arc::clone(&own), Arc::clone(&peer), WaitingWord::Region(Arc::clone(&peer)));
+            let producer =
+                Producer::attach(Arc::clone(&own), Arc::clone(&peer), WaitingWord::Region(Arc::clone(&peer)));
             let consumer = Consumer::attach(own, peer);
             let transport = Transport {
                 name: "shm",
@@ -250,7 +251,10 @@ impl PendingSession {
             let transport = Transport {
                 name: if local { "unix" } else { "tcp" },
                 sender: Box::new(SocketSender::new(Arc::clone(&self.socket))),
-                receiver: Box::new(SocketReceiver::new(Arc::clone(&self.socket), std::mem::take(&mut self.input))),
+                receiver: Box::new(SocketReceiver::new(
+                    Arc::clone(&self.socket),
+                    std::mem::take(&mut self.input),
+                )),
             };
             (transport, None)
         };
@@ -265,7 +269,9 @@ impl PendingSession {
         };
         if sent < bytes.len() {
             // A fresh socket has room for kilobytes; one that has not is not read.
-            return Err(Error::new(ErrorKind::Full, "session.handshake").with("bytes", bytes.len()).with("sent", sent));
+            return Err(Error::new(ErrorKind::Full, "session.handshake")
+                .with("bytes", bytes.len())
+                .with("sent", sent));
         }
         Ok(())
     }

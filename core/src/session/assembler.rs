@@ -40,7 +40,9 @@ impl Assembler {
     /// [`ErrorKind::Protocol`] for chunks out of order, too many flows or a frame over the limit.
     pub fn add(&mut self, chunk: &Chunk<'_>) -> Result<Option<Arc<Vec<u8>>>> {
         let violation = |what: &'static str| {
-            Error::new(ErrorKind::Protocol, "session.assemble").with("violation", what).with("flow", chunk.flow)
+            Error::new(ErrorKind::Protocol, "session.assemble")
+                .with("violation", what)
+                .with("flow", chunk.flow)
         };
         if chunk.abort {
             self.flows.remove(&chunk.flow);
@@ -48,7 +50,9 @@ impl Assembler {
         }
         let total = chunk.total as usize;
         if total > self.frame_bytes_max {
-            return Err(violation("frame over the limit").with("bytes", total).with("limit_bytes", self.frame_bytes_max));
+            return Err(violation("frame over the limit")
+                .with("bytes", total)
+                .with("limit_bytes", self.frame_bytes_max));
         }
         if chunk.bytes.is_empty() {
             return Err(violation("empty chunk"));
@@ -64,7 +68,9 @@ impl Assembler {
         }
         let flow = self.flows.get_mut(&chunk.flow).ok_or_else(|| violation("chunk of no flow"))?;
         if flow.bytes.len() != chunk.offset as usize || flow.total != total {
-            return Err(violation("chunk out of order").with("offset", chunk.offset).with("expected", flow.bytes.len()));
+            return Err(violation("chunk out of order")
+                .with("offset", chunk.offset)
+                .with("expected", flow.bytes.len()));
         }
         flow.bytes.extend_from_slice(chunk.bytes);
         if flow.bytes.len() < flow.total {

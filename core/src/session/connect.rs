@@ -69,14 +69,17 @@ pub fn connect_unix(directory: &Path, config: &ConnectConfig) -> Result<Connecte
     // Not `exists`: a directory that this user may not look into is not a missing one.
     std::fs::metadata(directory).map_err(|error| {
         let error = Error::from_io("mesh.connect", error);
-        described(if error.kind() == ErrorKind::NotFound { error.with("reason", "no such directory") } else { error })
+        described(if error.kind() == ErrorKind::NotFound {
+            error.with("reason", "no such directory")
+        } else {
+            error
+        })
     })?;
     let stream = os::socket::connect_unix(directory, SOCKET_FILE, Some(config.timeout)).map_err(|error| {
         described(match error.kind() {
             // The socket file of a host that is gone stays behind and refuses.
-            ErrorKind::NotFound | ErrorKind::Disconnected => {
-                Error::new(ErrorKind::NotFound, "mesh.connect").with("reason", "no host has this directory open")
-            }
+            ErrorKind::NotFound | ErrorKind::Disconnected => Error::new(ErrorKind::NotFound, "mesh.connect")
+                .with("reason", "no host has this directory open"),
             _ => error,
         })
     })?;
@@ -171,12 +174,11 @@ impl Dialogue {
         let own = WriterMap::map(client.as_fd(), &params)?;
         let peer = ReaderMap::map(host.as_fd(), &params)?;
         let attention = AttentionMap::map(attention.as_fd())?;
-        let bell = Bell::ToHost {
-            poller: Arc::new(EventFd::from(poller)),
-            leader: Arc::new(EventFd::from(leader)),
-        };
+        let bell =
+            Bell::ToHost { poller: Arc::new(EventFd::from(poller)), leader: Arc::new(EventFd::from(leader)) };
         let waiting = own.waiting_writer();
-        let producer = Producer::attach(Arc::clone(&own), Arc::clone(&peer), WaitingWord::Attention(attention));
+        let producer =
+            Producer::attach(Arc::clone(&own), Arc::clone(&peer), WaitingWord::Attention(attention));
         let consumer = Consumer::attach(own, peer);
         let transport = Transport {
             name: "shm",
@@ -226,7 +228,9 @@ impl Dialogue {
                     self.input.extend_from_slice(&bytes[..count]);
                     self.fds.extend(fds);
                     if self.fds.len() > FDS {
-                        return Err(Error::new(ErrorKind::Protocol, "session.handshake").with("fds", self.fds.len()));
+                        return Err(
+                            Error::new(ErrorKind::Protocol, "session.handshake").with("fds", self.fds.len())
+                        );
                     }
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Interrupted) => {}
@@ -238,7 +242,9 @@ impl Dialogue {
     fn left(&self) -> Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Error::new(ErrorKind::Timeout, "mesh.connect").with("timeout_ms", self.timeout.as_millis()));
+            return Err(
+                Error::new(ErrorKind::Timeout, "mesh.connect").with("timeout_ms", self.timeout.as_millis())
+            );
         }
         Ok(left)
     }

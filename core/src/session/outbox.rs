@@ -150,17 +150,18 @@ impl Outbox {
                 let total = front.body_bytes();
                 let sent = if total <= self.sender.frame_bytes_max().min(CHUNK_BYTES) {
                     let tail = front.tail.as_ref().map_or(&[][..], Message::tail);
-                                self.sender.push(&[&front.head, tail])?
+                    self.sender.push(&[&front.head, tail])?
                 } else {
                     let (flow, offset) = *front.flow.get_or_insert_with(|| {
                         self.next_flow = self.next_flow.wrapping_add(1);
                         (self.next_flow, 0)
                     });
                     let end = (offset + chunk_bytes(self.sender.as_ref())).min(total);
-                    let sent = push_chunk(self.sender.as_mut(), flow, &[&front.head, front.tail()], offset, end)?;
+                    let sent =
+                        push_chunk(self.sender.as_mut(), flow, &[&front.head, front.tail()], offset, end)?;
                     if sent == Sent::Done {
                         front.flow = Some((flow, end));
-                                        if end < total {
+                        if end < total {
                             continue;
                         }
                     }
@@ -221,7 +222,11 @@ impl Outbox {
     ///
     /// # Errors
     /// Those of `pause` and of [`FrameSender::push`].
-    pub fn send_waiting(&mut self, parts: &[&[u8]], pause: &mut dyn FnMut() -> Result<Duration>) -> Result<()> {
+    pub fn send_waiting(
+        &mut self,
+        parts: &[&[u8]],
+        pause: &mut dyn FnMut() -> Result<Duration>,
+    ) -> Result<()> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         while !self.backlog.is_empty() && !self.pump()? {
             self.wait_for_room(pause)?;
@@ -244,7 +249,8 @@ impl Outbox {
                 offset = end;
             } else if let Err(error) = self.wait_for_room(pause) {
                 if offset > 0 {
-                    let abort = Chunk { flow, total: total as u32, offset: offset as u32, abort: true, bytes: &[] };
+                    let abort =
+                        Chunk { flow, total: total as u32, offset: offset as u32, abort: true, bytes: &[] };
                     // Small enough to be kept until there is room, and sent before anything else.
                     self.keep(Waiting { head: abort.prefix().to_vec(), tail: None, flow: None });
                 }
@@ -297,7 +303,13 @@ fn chunk_bytes(sender: &dyn FrameSender) -> usize {
 }
 
 /// Pushes bytes `from..to` of the frame made of `parts` as one chunk.
-fn push_chunk(sender: &mut dyn FrameSender, flow: u32, parts: &[&[u8]], from: usize, to: usize) -> Result<Sent> {
+fn push_chunk(
+    sender: &mut dyn FrameSender,
+    flow: u32,
+    parts: &[&[u8]],
+    from: usize,
+    to: usize,
+) -> Result<Sent> {
     let total = parts.iter().map(|part| part.len()).sum::<usize>() as u32;
     let prefix = Chunk { flow, total, offset: from as u32, abort: false, bytes: &[] }.prefix();
     let mut slices: [&[u8]; 6] = [&[]; 6];

@@ -29,7 +29,9 @@ pub(super) enum Prover {
 /// [`ErrorKind::Unauthenticated`] without a secret, [`ErrorKind::InvalidArgument`] for a short one.
 pub fn check_secret(secret: &[u8], operation: &'static str) -> Result<()> {
     if secret.is_empty() {
-        return Err(Error::new(ErrorKind::Unauthenticated, operation).with("secret", "TCP needs a shared secret"));
+        return Err(
+            Error::new(ErrorKind::Unauthenticated, operation).with("secret", "TCP needs a shared secret")
+        );
     }
     if secret.len() < SECRET_BYTES_MIN {
         return Err(Error::new(ErrorKind::InvalidArgument, operation)
@@ -61,7 +63,8 @@ pub(super) fn prove(secret: &[u8], prover: Prover, client: &[u8], host: &[u8]) -
 }
 
 pub(super) fn verify(secret: &[u8], prover: Prover, client: &[u8], host: &[u8], proof: &[u8]) -> Result<()> {
-    let refused = |what: &'static str| Error::new(ErrorKind::Unauthenticated, "session.handshake").with("secret", what);
+    let refused =
+        |what: &'static str| Error::new(ErrorKind::Unauthenticated, "session.handshake").with("secret", what);
     if client.len() != CHALLENGE_BYTES || host.len() != CHALLENGE_BYTES {
         return Err(refused("the challenge has the wrong length"));
     }

@@ -18,10 +18,7 @@ use std::{os::fd::AsFd, sync::Arc, time::Duration};
 #[derive(Clone, Debug)]
 pub(super) enum Bell {
     /// This is the client: the host's eventfds.
-    ToHost {
-        poller: Arc<EventFd>,
-        leader: Arc<EventFd>,
-    },
+    ToHost { poller: Arc<EventFd>, leader: Arc<EventFd> },
     /// This is the host: the control socket.
     ToClient(Socket),
 }

@@ -7,11 +7,7 @@ use crate::{
     os,
     wire::CHUNK_BYTES,
 };
-use std::{
-    os::fd::AsFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 /// The socket both halves share; closed in a forked child.
 pub type Socket = Arc<os::fork::GuardedFd>;

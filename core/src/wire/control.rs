@@ -120,7 +120,9 @@ impl Control {
                 seq: u64,
             }
             match rmp_serde::from_slice::<Seq>(map) {
-                Ok(Seq { seq }) => Error::new(ErrorKind::Unsupported, "session.control").with("seq", seq).because(error),
+                Ok(Seq { seq }) => {
+                    Error::new(ErrorKind::Unsupported, "session.control").with("seq", seq).because(error)
+                }
                 Err(_) => protocol("control: malformed map").because(error),
             }
         })
@@ -142,8 +144,9 @@ impl ControlReply {
 
 fn frame<T: Serialize>(kind: Kind, value: &T) -> Vec<u8> {
     let mut out = vec![kind as u8];
-    rmp_serde::encode::write_named(&mut out, value)
-        .expect("control messages hold only numbers, text, lists and maps, and a Vec takes any number of bytes");
+    rmp_serde::encode::write_named(&mut out, value).expect(
+        "control messages hold only numbers, text, lists and maps, and a Vec takes any number of bytes",
+    );
     out
 }
 
@@ -194,7 +197,8 @@ mod tests {
         struct Op {
             op: &'static str,
         }
-        let error = Control::decode(&frame(Kind::Control, &Newer { seq: 4, request: Op { op: "teleport" } })).unwrap_err();
+        let error = Control::decode(&frame(Kind::Control, &Newer { seq: 4, request: Op { op: "teleport" } }))
+            .unwrap_err();
         assert_eq!((error.kind(), error.get("seq")), (ErrorKind::Unsupported, Some("4")));
     }
 

@@ -142,7 +142,8 @@ pub fn agree(client_min: u32, client_max: u32) -> Result<u32> {
 
 /// A handshake message with its prefix.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let map = rmp_serde::to_vec_named(value).expect("handshake messages hold only numbers, text, bytes and lists");
+    let map =
+        rmp_serde::to_vec_named(value).expect("handshake messages hold only numbers, text, bytes and lists");
     let mut out = Vec::with_capacity(PREFIX_BYTES + map.len());
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&(map.len() as u32).to_le_bytes());

@@ -117,7 +117,10 @@ impl MessageHeader {
 
     /// The whole body's length.
     pub fn body_bytes(&self) -> usize {
-        self.subject_at() + usize::from(self.subject_bytes) + self.header_bytes as usize + self.payload_bytes as usize
+        self.subject_at()
+            + usize::from(self.subject_bytes)
+            + self.header_bytes as usize
+            + self.payload_bytes as usize
     }
 
     fn subject_at(&self) -> usize {
@@ -146,7 +149,8 @@ impl Message {
             start: u32::try_from(start).map_err(|_| protocol("message: block too large"))?,
             header,
         };
-        if std::str::from_utf8(message.bytes(header.subject_at(), usize::from(header.subject_bytes))).is_err() {
+        if std::str::from_utf8(message.bytes(header.subject_at(), usize::from(header.subject_bytes))).is_err()
+        {
             return Err(protocol("message: subject is not UTF-8"));
         }
         if header.header_bytes > 0 {
@@ -173,12 +177,17 @@ impl Message {
 
     /// The payload's bytes.
     pub fn payload(&self) -> &[u8] {
-        let at = self.header.subject_at() + usize::from(self.header.subject_bytes) + self.header.header_bytes as usize;
+        let at = self.header.subject_at()
+            + usize::from(self.header.subject_bytes)
+            + self.header.header_bytes as usize;
         self.bytes(at, self.header.payload_bytes as usize)
     }
 
     fn header_block(&self) -> &[u8] {
-        self.bytes(self.header.subject_at() + usize::from(self.header.subject_bytes), self.header.header_bytes as usize)
+        self.bytes(
+            self.header.subject_at() + usize::from(self.header.subject_bytes),
+            self.header.header_bytes as usize,
+        )
     }
 
     /// All headers, in the order they were given.
@@ -226,7 +235,10 @@ impl Message {
     pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
         self.bytes(HEADER_BYTES, usize::from(self.header.target_count) * TARGET_BYTES)
             .chunks_exact(TARGET_BYTES)
-            .map(|b| Target { id: u32::from_le_bytes([b[0], b[1], b[2], b[3]]), gap: u32::from_le_bytes([b[4], b[5], b[6], b[7]]) })
+            .map(|b| Target {
+                id: u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+                gap: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
+            })
     }
 
     /// The only target, if there is just one.
@@ -492,7 +504,8 @@ mod tests {
 
     #[test]
     fn expiry_counts_from_publishing() {
-        let draft = Draft { ttl_ms: 10, timestamp: Timestamp(1_000_000_000), ..Draft::new(Kind::Event, 1, "a", b"") };
+        let draft =
+            Draft { ttl_ms: 10, timestamp: Timestamp(1_000_000_000), ..Draft::new(Kind::Event, 1, "a", b"") };
         let message = draft.to_message();
         assert!(!message.is_expired(Timestamp(1_009_999_999)));
         assert!(message.is_expired(Timestamp(1_010_000_000)));

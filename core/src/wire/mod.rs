@@ -56,10 +56,6 @@ impl<'a> Reader<'a> {
         self.take(N, what)?.try_into().map_err(|_| protocol(what))
     }
 
-    pub(crate) fn u8(&mut self, what: &'static str) -> crate::Result<u8> {
-        Ok(self.array::<1>(what)?[0])
-    }
-
     pub(crate) fn u16(&mut self, what: &'static str) -> crate::Result<u16> {
         Ok(u16::from_le_bytes(self.array(what)?))
     }

@@ -233,13 +233,18 @@ impl Held {
 }
 
 fn descriptors() -> Vec<String> {
-    let links = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    let links =
+        fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
     links.map(|link| link.display().to_string()).collect()
 }
 
 /// The kind of an error, and the values of it that a test names.
 #[track_caller]
-pub fn assert_error<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind, values: &[(&str, &str)]) -> Error {
+pub fn assert_error<T: std::fmt::Debug>(
+    result: Result<T>,
+    kind: ErrorKind,
+    values: &[(&str, &str)],
+) -> Error {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     for (name, value) in values {
