@@ -673,8 +673,9 @@ flowmesh_status flowmesh_open(const char *directory,
  *
  * Errors:
  * `NOT_FOUND`: no such directory, or no host has it open. `PERMISSION_DENIED`. `TIMEOUT`: the host does not
- * answer. `DISCONNECTED`: it went away meanwhile. `PROTOCOL`: whoever answered is not FlowMesh. `VERSION_MISMATCH`: host and client have no protocol
- * version in common. `RESOURCE_EXHAUSTED`: the host has as many clients as it takes.
+ * answer. `DISCONNECTED`: it went away meanwhile. `PROTOCOL`: whoever answered is not FlowMesh.
+ * `VERSION_MISMATCH`: host and client have no protocol version in common. `RESOURCE_EXHAUSTED`: the host has as
+ * many clients as it takes.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_connect(const char *directory,

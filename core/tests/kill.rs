@@ -89,7 +89,7 @@ fn traffic(mesh: &Mesh, name: &str, other: &str, dice: &mut Dice) {
         }
         for subscription in subscriptions.iter().flatten() {
             let _ = subscription.receive_many(100, &mut Wait::poll(), &mut out);
-            out.drain(..).for_each(|delivery| drop(checked(delivery.message.payload())));
+            check(&mut out);
         }
     }
 }
@@ -103,6 +103,12 @@ fn payload(dice: &mut Dice) -> Vec<u8> {
 fn checked(payload: &[u8]) -> &[u8] {
     assert!(payload.windows(2).all(|pair| pair[0] == pair[1]), "a torn payload of {} bytes", payload.len());
     payload
+}
+
+fn check(deliveries: &mut Vec<Delivery>) {
+    for delivery in deliveries.drain(..) {
+        checked(delivery.message.payload());
+    }
 }
 
 /// One host, and clients that come and are killed.
@@ -123,7 +129,7 @@ fn killed_clients(seed: u64, rounds: u32) -> Vec<Duration> {
                 host.publish("events.host", &payload(&mut dice)).unwrap();
                 bystander.publish("events.bystander", &payload(&mut dice)).unwrap();
                 let _ = events.receive_many(1000, &mut Wait::poll(), &mut out);
-                out.drain(..).for_each(|delivery| drop(checked(delivery.message.payload())));
+                check(&mut out);
                 thread::sleep(Duration::from_micros(200));
             }
         });
@@ -260,15 +266,11 @@ fn one_killed_host(dir: &Dir, dice: &mut Dice) -> Option<Duration> {
         let mut own = Dice(dice.next());
         let publishes = scope.spawn(move || {
             let options = PublishOptions { timeout: ENDLESS, ..PublishOptions::default() };
-            while let Err(error) =
-                client.publish_with("events.x", &payload(&mut own), &options).map_or_else(Err, |_| {
-                    thread::sleep(Duration::from_micros(50));
-                    Err::<(), _>(Error::new(ErrorKind::Timeout, "go on"))
-                })
-            {
-                if error.kind() != ErrorKind::Timeout {
+            loop {
+                if let Err(error) = client.publish_with("events.x", &payload(&mut own), &options) {
                     return ended(error);
                 }
+                thread::sleep(Duration::from_micros(50));
             }
         });
         thread::sleep(Duration::from_micros(dice.roll(6000)));

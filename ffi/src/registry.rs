@@ -16,8 +16,8 @@
 //! whoever lets go last drops the value, so a handle may be freed while another thread's call uses it. No
 //! lock is taken anywhere: a forked child may free what it inherited.
 //!
-//! Slots lie in chunks that double in size and are never given back, 96 bytes for each handle that was
-//! ever live at the same time.
+//! Slots lie in chunks that double in size and are never given back: a program keeps the memory of as many
+//! as were ever live at the same time.
 
 use std::{
     cell::UnsafeCell,

@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-built=${CARGO_TARGET_DIR:-target}/c
+built=$(cd "${CARGO_TARGET_DIR:-target}/c" && pwd)
 mkdir -p "$built/tests"
 export PKG_CONFIG_PATH="$built:${PKG_CONFIG_PATH:-}"
 # shellcheck disable=SC2046

@@ -8,7 +8,10 @@ use crate::{
     pack,
     state::{Batch, Served, State, Subscribed, await_answer, take_answer},
 };
-use flowmesh::{CallOptions, Error, ErrorKind, HandlerError, Mesh, PendingCall, PublishOptions, Result, Role, ServiceInfo, Stats};
+use flowmesh::{
+    CallOptions, Error, ErrorKind, HandlerError, Mesh, PendingCall, PublishOptions, Result, Role,
+    ServiceInfo, Stats,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -248,7 +251,8 @@ fn subscribe(state: &State, call: &Call) -> Result<Answer> {
 }
 
 fn subscription_stats(state: &State, call: &Call) -> Result<Answer> {
-    let stats = state.subscriptions.with(call.id(0)?, "subscription.stats", |it| Ok(it.subscription.stats()))?;
+    let stats =
+        state.subscriptions.with(call.id(0)?, "subscription.stats", |it| Ok(it.subscription.stats()))?;
     Ok(Answer::Text(json!(stats).to_string()))
 }
 

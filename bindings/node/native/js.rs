@@ -55,7 +55,10 @@ struct Entry {
 /// # Safety
 /// `env` and `exports` are those that Node passes.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn napi_register_module_v1(env: sys::napi_env, exports: sys::napi_value) -> sys::napi_value {
+unsafe extern "C" fn napi_register_module_v1(
+    env: sys::napi_env,
+    exports: sys::napi_value,
+) -> sys::napi_value {
     let module = Box::into_raw(Box::new(Module { state: State::default(), functions: Vec::new() }));
     // SAFETY: `module` is live and not shared yet. Its vector is not changed after this, so the pointers
     // to its entries stay good until `free_module`, the last thing that happens to the environment.
@@ -177,7 +180,8 @@ impl Call<'_> {
 
     /// Text, read into `buffer`.
     pub(crate) fn text<'b>(&self, index: usize, buffer: &'b mut TextBuffer) -> Result<&'b str> {
-        std::str::from_utf8(self.utf8(self.arguments[index], index, buffer)?).map_err(|_| wrong(index, "not UTF-8"))
+        std::str::from_utf8(self.utf8(self.arguments[index], index, buffer)?)
+            .map_err(|_| wrong(index, "not UTF-8"))
     }
 
     fn utf8<'b>(&self, value: sys::napi_value, index: usize, buffer: &'b mut TextBuffer) -> Result<&'b [u8]> {
@@ -185,7 +189,10 @@ impl Call<'_> {
         let room = SHORT_TEXT_BYTES;
         let short = buffer.short.as_mut_ptr().cast::<c_char>();
         // SAFETY: `short` has `room` bytes; Node writes at most that many, the closing zero included.
-        check(unsafe { sys::napi_get_value_string_utf8(self.env, value, short, room, &raw mut read) }, index)?;
+        check(
+            unsafe { sys::napi_get_value_string_utf8(self.env, value, short, room, &raw mut read) },
+            index,
+        )?;
         // A character has at most four bytes: with so much room left, nothing was cut off.
         if read + 5 <= room {
             return Ok(&buffer.short[..read]);
@@ -199,7 +206,10 @@ impl Call<'_> {
         buffer.long.resize(length, 0);
         let long = buffer.long.as_mut_ptr().cast::<c_char>();
         // SAFETY: `long` has `length` bytes.
-        check(unsafe { sys::napi_get_value_string_utf8(self.env, value, long, length, &raw mut read) }, index)?;
+        check(
+            unsafe { sys::napi_get_value_string_utf8(self.env, value, long, length, &raw mut read) },
+            index,
+        )?;
         Ok(&buffer.long[..read])
     }
 
@@ -214,7 +224,10 @@ impl Call<'_> {
         let (mut pointer, mut length) = (ptr::null_mut(), 0);
         let value = self.arguments[index];
         // SAFETY: the value belongs to this call; the results are locals.
-        check(unsafe { sys::napi_get_buffer_info(self.env, value, &raw mut pointer, &raw mut length) }, index)?;
+        check(
+            unsafe { sys::napi_get_buffer_info(self.env, value, &raw mut pointer, &raw mut length) },
+            index,
+        )?;
         // The pointer of an empty or detached array may be null.
         Ok((pointer.cast(), if pointer.is_null() { 0 } else { length }))
     }
@@ -239,7 +252,10 @@ impl Call<'_> {
         let mut item = |at| {
             let mut value = ptr::null_mut();
             // SAFETY: as above.
-            check(unsafe { sys::napi_get_element(self.env, self.arguments[index], at, &raw mut value) }, index)?;
+            check(
+                unsafe { sys::napi_get_element(self.env, self.arguments[index], at, &raw mut value) },
+                index,
+            )?;
             let text = std::str::from_utf8(self.utf8(value, index, &mut buffer)?);
             text.map(str::to_owned).map_err(|_| wrong(index, "not UTF-8"))
         };
@@ -264,7 +280,10 @@ impl Call<'_> {
     fn keep(&self, index: usize) -> Result<sys::napi_ref> {
         let mut reference = ptr::null_mut();
         // SAFETY: the value belongs to this call; the result is a local.
-        check(unsafe { sys::napi_create_reference(self.env, self.arguments[index], 1, &raw mut reference) }, index)?;
+        check(
+            unsafe { sys::napi_create_reference(self.env, self.arguments[index], 1, &raw mut reference) },
+            index,
+        )?;
         Ok(reference)
     }
 
@@ -363,8 +382,14 @@ impl Call<'_> {
                     sys::napi_get_reference_value(self.env, link.make_error, &raw mut make);
                     sys::napi_get_undefined(self.env, &raw mut receiver);
                     let count = arguments.len();
-                    let status =
-                        sys::napi_call_function(self.env, receiver, make, count, arguments.as_ptr(), &raw mut made);
+                    let status = sys::napi_call_function(
+                        self.env,
+                        receiver,
+                        make,
+                        count,
+                        arguments.as_ptr(),
+                        &raw mut made,
+                    );
                     if status == sys::Status::napi_ok {
                         sys::napi_throw(self.env, made);
                     }
@@ -457,7 +482,12 @@ impl Wake {
     }
 }
 
-unsafe extern "C" fn on_wake(env: sys::napi_env, function: sys::napi_value, context: *mut c_void, _data: *mut c_void) {
+unsafe extern "C" fn on_wake(
+    env: sys::napi_env,
+    function: sys::napi_value,
+    context: *mut c_void,
+    _data: *mut c_void,
+) {
     // SAFETY: `context` is the share of the bell that lives until `free_bell`.
     let bell = unsafe { &*context.cast::<Bell>() };
     // Before looking: what becomes ready from here on rings again.

@@ -7,8 +7,8 @@ use crate::{
     pack::{self, Extra},
 };
 use flowmesh::{
-    Delivery, Error, ErrorKind, Mesh, Message, PendingCall, ReadySet, Request, Result, Service,
-    Subscription, Wait,
+    Delivery, Error, ErrorKind, Mesh, Message, PendingCall, ReadySet, Request, Result, Service, Subscription,
+    Wait,
 };
 use std::{
     cell::{Cell, OnceCell, RefCell, RefMut},
@@ -143,7 +143,12 @@ impl<T> Table<T> {
     ///
     /// # Errors
     /// - `Closed`: there is none any more.
-    pub(crate) fn with<R>(&self, id: u64, operation: &'static str, act: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+    pub(crate) fn with<R>(
+        &self,
+        id: u64,
+        operation: &'static str,
+        act: impl FnOnce(&mut T) -> Result<R>,
+    ) -> Result<R> {
         match self.0.borrow_mut().get_mut(&id) {
             Some(object) => act(object),
             None => Err(Error::new(ErrorKind::Closed, operation)),

@@ -7,6 +7,7 @@
 
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -41,11 +42,21 @@ function buildAddon() {
 }
 
 function buildTypeScript() {
-  // npm links a folder without installing what its development needs.
-  const compiler = join(home, 'node_modules', 'typescript', 'bin', 'tsc')
+  // npm links a folder without installing what its development needs, unless the project is around the folder.
+  const compiler = findCompiler() ?? join(home, 'node_modules', 'typescript', 'bin', 'tsc')
   if (!existsSync(compiler)) run(npm(), ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: home, env: ownEnvironment() })
   rmSync(join(home, 'dist'), { recursive: true, force: true })
   run(process.execPath, [compiler, '-p', home], { cwd: home })
+}
+
+function findCompiler() {
+  try {
+    const { resolve } = createRequire(join(home, 'package.json'))
+    resolve('@types/node/package.json')
+    return join(dirname(resolve('typescript/package.json')), 'bin', 'tsc')
+  } catch {
+    return undefined
+  }
 }
 
 /** The environment without the settings of the npm that called us: they belong to another folder. */

@@ -92,3 +92,47 @@ for (const [what, stop] of [
     assert.deepEqual(await ended(child), { code: 0, signal: null })
   })
 }
+
+test('a host that hangs does not hang the event loop', async t => {
+  const dir = directory(t)
+  const server = program(t, 'host.mjs', dir)
+  await message(server)
+  const mesh = await connect(dir)
+  t.after(() => mesh.close())
+  server.kill('SIGSTOP')
+  let longest = 0
+  let last = performance.now()
+  const timer = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last)
+    last = performance.now()
+  }, 1)
+  await assert.rejects(mesh.call('echo', 'x', { timeoutMs: 50 }), { code: 'TIMEOUT' })
+  await assert.rejects(mesh.publishMany('a', Array(50).fill(Buffer.alloc(60_000)), { timeoutMs: 50 }), { code: 'TIMEOUT' })
+  assert.throws(() => {
+    for (;;) mesh.publish('a', Buffer.alloc(1000))
+  }, { code: 'TIMEOUT' })
+  clearInterval(timer)
+  assert.ok(longest < 1000, `${longest} ms`)
+  server.kill('SIGCONT')
+  assert.equal((await mesh.call('echo', 'x')).text, 'x')
+})
+
+test('subscribing and serving go on when the host was slow to answer', async t => {
+  const dir = directory(t)
+  const server = program(t, 'host.mjs', dir)
+  await message(server)
+  const mesh = await connect(dir)
+  t.after(() => mesh.close())
+  server.kill('SIGSTOP')
+  const events = mesh.subscribe('from.host')
+  const service = mesh.serve('mine', () => 'here')
+  const dropped = mesh.subscribe('other')
+  dropped.close()
+  const received = events.receive()
+  server.kill('SIGCONT')
+  await Promise.all([events.ready, service.ready])
+  mesh.publish('to.host', 'x')
+  assert.equal((await received).text, 'x')
+  assert.equal((await mesh.call('mine', '')).text, 'here')
+  await until(async () => (await mesh.stats()).subscriptions.every(found => found.pattern !== 'other'))
+})

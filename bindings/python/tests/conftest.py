@@ -1,6 +1,5 @@
-"""A mesh for each test, and a watchdog that shows where a test hangs."""
+"""A mesh for each test, and what tests have in common."""
 
-import faulthandler
 import os
 import shutil
 import subprocess
@@ -16,14 +15,7 @@ import pytest
 
 import flowmesh
 
-WATCHDOG = 30.0
-
-
-@pytest.fixture(autouse=True)
-def watchdog() -> Iterator[None]:
-    faulthandler.dump_traceback_later(WATCHDOG * 2, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+WATCHDOG = 10.0
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import time
@@ -19,6 +20,7 @@ Program = Callable[..., "subprocess.Popen[str]"]
 
 def line(process: "subprocess.Popen[str]") -> str:
     assert process.stdout is not None
+    assert select.select([process.stdout], [], [], WATCHDOG)[0], "the program says nothing"
     return process.stdout.readline().strip()
 
 
@@ -241,7 +243,10 @@ def test_an_interpreter_ends_with_everything_open(program: Program, directory: P
             host = flowmesh.open(sys.argv[1])
             mesh = flowmesh.connect(sys.argv[1])
             x = mesh.subscribe("x", lambda message: time.sleep(60))
-            s = mesh.serve("s", lambda request: sum(range(10**9)), concurrency=2)
+            def busy(request):
+                while True:
+                    pass
+            s = mesh.serve("s", busy, concurrency=2)
             y = mesh.subscribe("y")
             threading.Thread(target=y.receive, daemon=True).start()
             call = host.start_call("s")

@@ -107,7 +107,7 @@ impl PendingCall {
         if !self.flags.observed.swap(true, Ordering::Relaxed)
             && let Some(breaker) = &self.breaker
         {
-            breaker.lock().observe(result, self.backend.engine().now());
+            breaker.lock().observe(result, self.backend.engine().coarse_now());
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bus::{OnSlow, Pushed, SubscribeOptions},
-    clock::{Clock, Moment},
+    clock::{Clock, Moment, Timestamp},
     error::{Error, ErrorKind, Result},
     name::{Name, Pattern},
     os::{self, epoll::Event, fork::GuardedFd},
@@ -183,7 +183,7 @@ impl Client {
         let mut deadline = None;
         let sent = outbox.send_waiting(parts, &mut || {
             self.engine.check_open(operation)?;
-            let deadline = *deadline.get_or_insert_with(|| Deadline::of(wait));
+            let deadline = deadline.get_or_insert_with(|| Deadline::of(wait));
             if deadline.has_passed() {
                 return Err(super::wait::timed_out(operation, wait));
             }
@@ -309,9 +309,7 @@ impl Client {
         tables: &mut Tables,
         block: &Arc<Vec<u8>>,
         start: usize,
-        end: usize,
-        now: Moment,
-    ) -> Result<()> {
+        end: usize) -> Result<()> {
         let body = block.get(start..end).unwrap_or_default();
         let kind = Kind::of(body)?;
         if kind != Kind::Event {
@@ -342,7 +340,7 @@ impl Client {
                 };
                 let cancelled = Arc::new(CancelFlag::default());
                 tables.requests.insert(call, Arc::clone(&cancelled));
-                let deadline = now + Duration::from_millis(message.header().aux.into());
+                let deadline = self.engine.now() + Duration::from_millis(message.header().aux.into());
                 inbox.mailbox.put(|calls| {
                     calls.push_back(Arrived { call, message, deadline, cancelled });
                     true
@@ -409,9 +407,8 @@ impl Side for Client {
         ranges: &mut dyn Iterator<Item = (usize, usize)>,
     ) -> Result<()> {
         let mut tables = self.tables.lock();
-        let now = self.engine.now();
         for (start, end) in ranges {
-            if let Err(error) = self.frame(&mut tables, block, start, end, now) {
+            if let Err(error) = self.frame(&mut tables, block, start, end) {
                 self.end_run(&mut tables);
                 return Err(error);
             }
@@ -637,7 +634,7 @@ impl Backend for Client {
         match answer {
             Answer::Reply { payload, headers } => {
                 let mut draft = Draft { headers, ..Draft::new(Kind::Response, call, "", payload) };
-                draft.timestamp = self.engine.clock.wall();
+                draft.timestamp = Timestamp(os::time::coarse_wall_ns());
                 self.send(OPERATION, &[&draft.header().encode(), headers, payload], &mut wait)
             }
             Answer::Failure(error) => self.send(OPERATION, &[&failure(call, &error)], &mut wait),
@@ -655,7 +652,7 @@ impl Backend for Client {
         self.engine.check_open(OPERATION)?;
         let call = self.next_message.fetch_add(1, Ordering::Relaxed);
         draft.id = call;
-        draft.timestamp = self.engine.clock.wall();
+        draft.timestamp = Timestamp(os::time::coarse_wall_ns());
         let mailbox = Arc::new(Mailbox::new(&self.engine, CallState::Waiting));
         self.tables.lock().calls.insert(call, Arc::clone(&mailbox));
         let fixed = draft.header().encode();
@@ -698,6 +695,8 @@ impl Backend for Client {
 
     fn close(&self, reason: Error) {
         if self.engine.origin.is_here() && !self.engine.is_closed() {
+            // The host hangs up when it reads this, maybe before we are done: that is not the reason.
+            self.engine.set_close_reason(&reason);
             let mut outbox = self.outbox.lock();
             let _ = outbox.queue(&[Kind::Bye as u8]).and_then(|()| outbox.flush());
         }

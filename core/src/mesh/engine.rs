@@ -227,6 +227,12 @@ impl Engine {
         self.clock.now()
     }
 
+    /// A moment a few milliseconds exact, for what is asked at every call; not comparable with [`now`](Self::now).
+    #[allow(clippy::unused_self)] // reads like `now`
+    pub(super) fn coarse_now(&self) -> Moment {
+        Moment(os::time::coarse_monotonic_ns())
+    }
+
     /// Adds a peer's frames.
     pub(super) fn add_link(&self, link: Link) {
         if self.lead_epoll.is_none()
@@ -300,7 +306,7 @@ impl Engine {
         if let Some(io) = self.io.try_lock() {
             return io;
         }
-        self.io_wanted.fetch_add(1, Ordering::Relaxed);
+        self.io_wanted.fetch_add(1, Ordering::SeqCst);
         // A client's leader may sleep with the lock held.
         self.kick_leader();
         let io = self.io.lock();
@@ -363,6 +369,11 @@ impl Engine {
         if self.is_closed() { Err(self.closed_error(operation)) } else { Ok(()) }
     }
 
+    /// Says why it is about to be closed, unless that is known already.
+    pub(super) fn set_close_reason(&self, reason: &Error) {
+        self.close_reason.lock().get_or_insert_with(|| reason.duplicate());
+    }
+
     /// Marks it closed; true for the first caller.
     pub(super) fn set_closed(&self, reason: Error) -> bool {
         let mut slot = self.close_reason.lock();
@@ -407,13 +418,17 @@ impl Engine {
     // ---- waking
 
     pub(super) fn wake_poller(&self) {
-        let _ = self.wake.signal();
+        // A forked child has the descriptor too, and a poller only in its parent.
+        if self.origin.is_here() {
+            let _ = self.wake.signal();
+        }
     }
 
     /// Makes a sleeping leader look at its mailbox.
     pub(super) fn kick_leader(&self) {
         self.kicked.store(true, Ordering::SeqCst);
-        if !self.leader_asleep.load(Ordering::SeqCst) {
+        // In a forked child the leader that slept in its parent never wakes.
+        if !self.leader_asleep.load(Ordering::SeqCst) || !self.origin.is_here() {
             return;
         }
         if let Some((_, kick)) = &self.lead_epoll {
@@ -455,7 +470,7 @@ impl Engine {
             let slept = match self.become_leader() {
                 Some(mut spin) => {
                     signal.set_leading(true);
-                    let led = self.lead(&mut spin, deadline, take);
+                    let led = self.lead(&mut spin, &deadline, take);
                     signal.set_leading(false);
                     match led {
                         Led::Took(taken) => return taken,
@@ -506,7 +521,7 @@ impl Engine {
     fn lead<T>(
         &self,
         spin: &mut Spin,
-        deadline: Deadline,
+        deadline: &Deadline,
         take: &mut dyn FnMut() -> Option<Result<T>>,
     ) -> Led<T> {
         let mut io = self.lock_io();
@@ -523,8 +538,11 @@ impl Engine {
             if self.is_closed() {
                 return Led::Slept(Slept::Woken);
             }
-            if self.io_wanted.load(Ordering::Relaxed) > 0 {
-                MutexGuard::bump(&mut io);
+            if self.io_wanted.load(Ordering::SeqCst) > 0 {
+                // Whoever wants it may still be on the way to its lock, so it is left open until it was
+                // taken: the next sleep would hold it for a second.
+                MutexGuard::unlocked_fair(&mut io, std::thread::yield_now);
+                continue;
             }
             if found {
                 turn = Turn::new(spin);
@@ -783,7 +801,8 @@ impl Turn {
             return false;
         }
         self.looks = self.looks.wrapping_add(1);
-        if self.looks % 16 == 1 && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget {
+        // A clock costs as much as a look; what comes at once is found without one.
+        if self.looks % 16 == 0 && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget {
             return false;
         }
         spin_loop();

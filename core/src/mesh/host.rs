@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bus::{Bus, Delayed, Inbox, OnSlow, Pushed, Slot, SubscribeOptions, SubscriptionKey},
-    clock::{Clock, Moment},
+    clock::{Clock, Moment, Timestamp},
     error::{Error, ErrorKind, Result},
     name::{self, Name, Pattern},
     os::{self, epoll::Event, fork::GuardedFd, lock::DirLock},
@@ -931,7 +931,9 @@ impl Host {
                             });
                         }
                     } else if let Some(session) = state.sessions.get(&instance.owner).cloned() {
-                        let aux = u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX).max(1);
+                        // Rounded up: an instance must not see the deadline pass before this host does.
+                        let remaining_ms = remaining.as_nanos().div_ceil(1_000_000);
+                        let aux = u32::try_from(remaining_ms).unwrap_or(u32::MAX).max(1);
                         let header = message.forward_header(Kind::Request, call, aux, 1);
                         let mut target = [0; 8];
                         target[..4].copy_from_slice(&instance.id.to_le_bytes());
@@ -1746,7 +1748,7 @@ impl Backend for Host {
         let result = match answer {
             Answer::Reply { payload, headers } => {
                 let mut draft = Draft { headers, ..Draft::new(Kind::Response, call, "", payload) };
-                draft.timestamp = self.engine.clock.wall();
+                draft.timestamp = Timestamp(os::time::coarse_wall_ns());
                 Ok(draft.to_message())
             }
             Answer::Failure(error) => Err(error),

@@ -626,7 +626,7 @@ impl Mesh {
         let timeout_ms = options::millis(Some(options.timeout), "timeout", OPERATION)?;
         let breaker = self.breaker_of(service)?;
         if let Some(breaker) = &breaker {
-            breaker.lock().admit(self.0.backend.engine().now())?;
+            breaker.lock().admit(self.0.backend.engine().coarse_now())?;
         }
         let mut draft =
             Draft { headers: &headers, aux: timeout_ms, ..Draft::new(Kind::Request, 0, service, payload) };

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     bus::{Delivery, Failed, Inbox, OnSlow, SubscribeOptions},
-    clock::Clock,
+    clock::{Clock, Moment, SystemClock},
     error::{Error, Result},
     name::Pattern,
     stats::SubscriptionStats,
@@ -129,7 +129,7 @@ impl Subscription {
             .0
             .inlet
             .mailbox
-            .wait("subscription.receive", wait, |inbox| inbox.pop(clock.wall(), clock.now()))?;
+            .wait("subscription.receive", wait, |inbox| pop(inbox, clock))?;
         self.taken(1);
         Ok(delivery)
     }
@@ -142,7 +142,7 @@ impl Subscription {
         let engine = self.engine();
         engine.origin.check("subscription.receive")?;
         let clock = &engine.clock;
-        let taken = self.0.inlet.mailbox.take(|inbox| inbox.pop(clock.wall(), clock.now())).transpose()?;
+        let taken = self.0.inlet.mailbox.take(|inbox| pop(inbox, clock)).transpose()?;
         if taken.is_some() {
             self.taken(1);
         }
@@ -159,6 +159,9 @@ impl Subscription {
         }
         let clock = &self.engine().clock;
         let count = self.0.inlet.mailbox.wait("subscription.receive_many", wait, |inbox| {
+            if inbox.is_empty() && inbox.retry_count() == 0 {
+                return None;
+            }
             let (wall, now) = (clock.wall(), clock.now());
             let before = out.len();
             while out.len() - before < max
@@ -256,7 +259,7 @@ impl Feed {
     /// Waits for the next event; `None` when the subscription is over.
     pub(super) fn next(&self) -> Option<Delivery> {
         let clock = &self.backend.engine().clock;
-        let pop = |inbox: &mut Inbox| inbox.pop(clock.wall(), clock.now());
+        let pop = |inbox: &mut Inbox| pop(inbox, clock);
         let delivery = self.inlet.mailbox.wait("subscription.receive", &mut Wait::forever(), pop).ok()?;
         if self.inlet.credited {
             self.backend.taken(&self.inlet, 1);
@@ -286,6 +289,16 @@ impl Drop for Owned {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The next event; the clocks are read only when there may be one.
+fn pop(inbox: &mut Inbox, clock: &SystemClock) -> Option<Delivery> {
+    if inbox.is_empty() && inbox.retry_count() == 0 {
+        return None;
+    }
+    // Only a retry is due at a moment.
+    let now = if inbox.retry_count() > 0 { clock.now() } else { Moment::default() };
+    inbox.pop(clock.wall(), now)
 }
 
 fn fail(backend: &dyn Backend, inlet: &Inlet, delivery: Delivery, error: &HandlerError) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::{
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
+    cell::OnceCell,
     fmt,
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
@@ -80,25 +81,32 @@ impl fmt::Debug for Wait<'_> {
     }
 }
 
-/// When a wait ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline(Option<Instant>);
+/// When a wait ends. The clock is first read when the wait cannot end at once: most answers come before.
+#[derive(Clone, Debug)]
+pub(super) struct Deadline {
+    timeout: Option<Duration>,
+    at: OnceCell<Option<Instant>>,
+}
 
 /// No sleep is longer, so that a signal handled by another thread is noticed in time.
 const SLICE: Duration = Duration::from_secs(1);
 
 impl Deadline {
     pub(super) fn of(wait: &Wait<'_>) -> Self {
-        Self(wait.timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+        Self { timeout: wait.timeout, at: OnceCell::new() }
     }
 
-    pub(super) fn has_passed(self) -> bool {
-        self.0.is_some_and(|at| Instant::now() >= at)
+    fn at(&self) -> Option<Instant> {
+        *self.at.get_or_init(|| self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+    }
+
+    pub(super) fn has_passed(&self) -> bool {
+        self.at().is_some_and(|at| Instant::now() >= at)
     }
 
     /// The next sleep's length.
-    pub(super) fn slice(self) -> Duration {
-        self.0.map_or(SLICE, |at| at.saturating_duration_since(Instant::now()).min(SLICE))
+    pub(super) fn slice(&self) -> Duration {
+        self.at().map_or(SLICE, |at| at.saturating_duration_since(Instant::now()).min(SLICE))
     }
 }
 
@@ -299,6 +307,10 @@ impl<Q> Mailbox<Q> {
 
     /// Ends it: what waits can still be taken, then `error` is what every taker gets.
     pub(super) fn close(&self, error: &Error) {
+        // A forked child shares the descriptors that tell of it, and nobody waits in it.
+        if !self.engine.origin.is_here() {
+            return;
+        }
         let mut inner = self.inner.lock();
         if inner.closed.is_none() {
             inner.closed = Some(error.duplicate());

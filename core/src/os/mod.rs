@@ -17,6 +17,7 @@ pub mod pidfd;
 mod random;
 pub mod socket;
 pub mod thread;
+pub mod time;
 
 #[cfg(test)]
 pub(crate) mod test_child;

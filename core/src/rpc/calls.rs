@@ -8,7 +8,7 @@
 
 use super::CallerKey;
 use crate::{clock::Moment, wire::Message};
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 /// All calls the host knows.
 #[derive(Debug, Default)]
@@ -156,6 +156,11 @@ impl Call {
     #[inline]
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Waiting(_) | State::Assigned(_))
+    }
+
+    /// How long its caller would wait.
+    pub(super) fn timeout(&self) -> Duration {
+        self.deadline.since(self.started)
     }
 }
 

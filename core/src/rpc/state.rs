@@ -273,7 +273,8 @@ impl Rpc {
     }
 
     /// Takes an answer from an instance's session. One to a call that is over, or that was given to another
-    /// session, is counted and changes nothing.
+    /// session, is counted and changes nothing. One after the deadline comes too late, even if nobody has
+    /// noticed the deadline yet: a handler that stops because time is up does not race with it.
     pub fn respond(
         &mut self,
         instance_owner: u32,
@@ -288,10 +289,13 @@ impl Rpc {
         };
         let service = self.leave_instance(assignment);
         if open {
+            let overdue = self.calls.get(call).filter(|held| held.deadline <= now).map(Call::timeout);
             let (caller, started) = self.close(call);
             let service = self.services.get_mut(service).expect("an instance's service exists");
             let took = now.since(started);
+            let result = overdue.map_or(result, |timeout| Err(timed_out(&service.name, timeout)));
             match &result {
+                _ if overdue.is_some() => service.stats.timed_out += 1,
                 Ok(message) => service.stats.response_bytes += message.payload().len() as u64,
                 Err(_) => service.stats.failed += 1,
             }
@@ -582,12 +586,9 @@ impl Rpc {
 
     fn time_out(&mut self, number: u64, out: &mut Vec<Effect>) {
         let Some(call) = self.calls.get(number) else { return };
-        let (caller, timeout) = (call.caller, call.deadline.since(call.started));
+        let (caller, timeout) = (call.caller, call.timeout());
         let name = self.abandon(number, |stats| stats.timed_out += 1, out);
-        let error = Error::new(ErrorKind::Timeout, "mesh.call")
-            .with("service", name)
-            .with("timeout_ms", timeout.as_millis());
-        out.push(Effect::Answer { caller, result: Err(error) });
+        out.push(Effect::Answer { caller, result: Err(timed_out(&name, timeout)) });
     }
 
     /// Ends a call whose instance is gone.
@@ -671,6 +672,10 @@ impl Service {
         let with_room = self.seats.iter().enumerate().filter(|(_, seat)| seat.outstanding < seat.concurrency);
         with_room.min_by_key(|(_, seat)| (seat.outstanding, seat.chosen_at)).map(|(index, _)| index)
     }
+}
+
+fn timed_out(service: &Name, timeout: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, "mesh.call").with("service", service).with("timeout_ms", timeout.as_millis())
 }
 
 #[cfg(test)]
@@ -917,6 +922,21 @@ mod tests {
         assert_eq!(error(&request(&mut rpc, caller(9, 2), Moment(7))).kind(), ErrorKind::RateLimited);
         rpc.owner_gone(2, Moment(6), &mut Vec::new());
         delivered(&request(&mut rpc, caller(9, 2), Moment(7)));
+    }
+
+    #[test]
+    fn an_answer_or_a_cancellation_at_the_deadline_is_a_timeout_whoever_notices_first() {
+        let mut rpc = Rpc::default();
+        serve(&mut rpc, instance(1, 0), options(2, 8));
+        let (_, late) = delivered(&request(&mut rpc, caller(9, 0), Moment(1)));
+        let mut out = Vec::new();
+        rpc.respond(1, late, Ok(message(0)), Moment(1) + FAR, &mut out);
+        assert_eq!((out.len(), error(&out).kind()), (1, ErrorKind::Timeout));
+        delivered(&request(&mut rpc, caller(9, 1), Moment(1)));
+        out.clear();
+        rpc.cancel(caller(9, 1), Moment(0) + FAR, &mut out);
+        assert_eq!(error(&out).kind(), ErrorKind::Timeout);
+        assert_eq!((rpc.stats()[0].timed_out, rpc.stats()[0].cancelled), (2, 0));
     }
 
     #[test]

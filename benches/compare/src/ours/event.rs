@@ -26,8 +26,7 @@ pub(crate) fn child(args: &[String]) -> Result<()> {
     let events = subscribe(&mesh, CAPACITY)?;
     say_ready()?;
     pin::caller(Side::Child);
-    let samples =
-        time_events(PACED_EVENTS, || Ok(check(&small_from(whole(&events.receive(None)?)))))?;
+    let samples = time_events(PACED_EVENTS, || Ok(check(&small_from(whole(&events.receive(None)?)))))?;
     say(Figure::latency(samples))
 }
 

@@ -22,9 +22,8 @@ pub(crate) fn to_32() -> Result<Figure> {
 
 fn round(name: &str, subscribers: usize) -> Result<Figure> {
     let host = Host::open(WaitStrategy::default())?;
-    let mut peers = (0..subscribers)
-        .map(|_| Peer::spawn(name, &[host.argument()?]))
-        .collect::<Result<Vec<_>>>()?;
+    let mut peers =
+        (0..subscribers).map(|_| Peer::spawn(name, &[host.argument()?])).collect::<Result<Vec<_>>>()?;
     peers.iter_mut().try_for_each(Peer::wait_ready)?;
     let mut send = |count: u64| -> Result<Instant> {
         for seed in 0..count {

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use flowmesh::bus::{Bus, SubscribeOptions, SubscriptionKey};
 use flowmesh::Pattern;
+use flowmesh::bus::{Bus, SubscribeOptions, SubscriptionKey};
 
 use crate::contender::{Figure, Result};
 

@@ -6,7 +6,7 @@
 
 use super::{
     super::{CallerKey, Effect, InstanceKey},
-    Rpc, RpcLimits,
+    DEADLINE_SLACK, Rpc, RpcLimits,
     tests::{FAR, caller, error, instance, message, name, options, who},
 };
 use crate::{
@@ -285,6 +285,7 @@ proptest! {
                         if model.abandoned.remove(number).is_none() {
                             let found = model.open.iter().find(|(_, call)| call.at == Some((*key, *number)));
                             let caller = *found.unwrap().0;
+                            let fails = fails || model.open[&caller].deadline <= now;
                             model.open.remove(&caller);
                             let Some(Effect::Answer { caller: to, result }) = out.first() else { panic!("{out:?}") };
                             prop_assert_eq!((*to, result.is_err()), (caller, fails));
@@ -311,7 +312,9 @@ proptest! {
                     if let Some((&key, _)) = model.open.iter().nth(nth % model.open.len().max(1)) {
                         rpc.cancel(key, now, &mut out);
                         rpc.cancel(key, now, &mut out);
-                        prop_assert_eq!(error(&out).kind(), ErrorKind::Cancelled);
+                        let late = model.open[&key].deadline <= now + DEADLINE_SLACK;
+                        let kind = if late { ErrorKind::Timeout } else { ErrorKind::Cancelled };
+                        prop_assert_eq!(error(&out).kind(), kind);
                         let told = model.abandon(key).is_some();
                         prop_assert_eq!(out.len(), 1 + usize::from(told));
                         answered = Some(key);
