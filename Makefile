@@ -52,7 +52,7 @@ $(STAMPS)/venv: tools/requirements.txt | $(STAMPS)/system-base
 
 $(STAMPS)/npm: bindings/node/package-lock.json | $(STAMPS)/system-base
 	cd bindings/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
-	# So that programs anywhere in the repository can import 'flowmesh'.
+	@# So that programs anywhere in the repository can import 'flowmesh'.
 	mkdir -p node_modules && ln -sfn ../bindings/node node_modules/flowmesh
 	@touch $@
 

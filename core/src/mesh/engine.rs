@@ -839,6 +839,9 @@ fn drain(link: &mut Link, block: &mut Arc<Vec<u8>>, side: &dyn Side) -> Result<b
             waiting => waiting.min(DRAIN_BYTES),
         }
     };
+    if expected > CHUNK_BYTES / 2 && take_chunks(link, side)? {
+        return Ok(true);
+    }
     // The block is used again when nobody holds a message of it, and is never much larger than what
     // came: a message that is kept for long holds its whole block.
     match Arc::get_mut(block) {
@@ -889,4 +892,37 @@ fn drain(link: &mut Link, block: &mut Arc<Vec<u8>>, side: &dyn Side) -> Result<b
     }
     side.frames(link.session, block, &mut plain.drain(..))?;
     Ok(true)
+}
+
+/// Takes the chunks at the front of a link straight into their frames; true when there were any.
+fn take_chunks(link: &mut Link, side: &dyn Side) -> Result<bool> {
+    let mut front = [0; Chunk::PREFIX_BYTES];
+    let mut any = false;
+    // A few at a time, so that other links have their turn.
+    for _ in 0..16 {
+        let Some(body_bytes) = link.receiver.peek(&mut front)? else { break };
+        if Kind::of(&front)? != Kind::Chunk {
+            break;
+        }
+        any = true;
+        let count = body_bytes - front.len();
+        let chunk = Chunk::decode_prefix(&front, count)?;
+        let Some(room) = link.assembler.room(&chunk, count)? else {
+            link.receiver.take(body_bytes, body_bytes, &mut Vec::new())?;
+            continue;
+        };
+        link.receiver.take(body_bytes, front.len(), room)?;
+        // Relaxed: counters, read by `stats` alone.
+        link.counters.frames.fetch_add(1, Ordering::Relaxed);
+        link.counters.bytes.fetch_add(body_bytes as u64, Ordering::Relaxed);
+        if let Some(whole) = link.assembler.finish(chunk.flow) {
+            if Kind::of(&whole)? == Kind::Chunk {
+                return Err(
+                    Error::new(ErrorKind::Protocol, "session.receive").with("violation", "a chunk of chunks")
+                );
+            }
+            side.frames(link.session, &whole, &mut std::iter::once((0, whole.len())))?;
+        }
+    }
+    Ok(any)
 }

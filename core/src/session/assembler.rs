@@ -39,10 +39,18 @@ impl Assembler {
     /// # Errors
     /// [`ErrorKind::Protocol`] for chunks out of order, too many flows or a frame over the limit.
     pub fn add(&mut self, chunk: &Chunk<'_>) -> Result<Option<Arc<Vec<u8>>>> {
+        let Some(room) = self.room(chunk, chunk.bytes.len())? else { return Ok(None) };
+        room.extend_from_slice(chunk.bytes);
+        Ok(self.finish(chunk.flow))
+    }
+
+    /// Where the `count` bytes of a chunk are to be appended; `None` when it ended its flow.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] for chunks out of order, too many flows or a frame over the limit.
+    pub fn room(&mut self, chunk: &Chunk<'_>, count: usize) -> Result<Option<&mut Vec<u8>>> {
         let violation = |what: &'static str| {
-            Error::new(ErrorKind::Protocol, "session.assemble")
-                .with("violation", what)
-                .with("flow", chunk.flow)
+            Error::new(ErrorKind::Protocol, "session.assemble").with("violation", what).with("flow", chunk.flow)
         };
         if chunk.abort {
             self.flows.remove(&chunk.flow);
@@ -54,7 +62,7 @@ impl Assembler {
                 .with("bytes", total)
                 .with("limit_bytes", self.frame_bytes_max));
         }
-        if chunk.bytes.is_empty() {
+        if count == 0 {
             return Err(violation("empty chunk"));
         }
         if chunk.offset == 0 {
@@ -72,11 +80,16 @@ impl Assembler {
                 .with("offset", chunk.offset)
                 .with("expected", flow.bytes.len()));
         }
-        flow.bytes.extend_from_slice(chunk.bytes);
-        if flow.bytes.len() < flow.total {
-            return Ok(None);
+        Ok(Some(&mut flow.bytes))
+    }
+
+    /// The frame of this flow, once all its bytes were appended.
+    pub fn finish(&mut self, flow: u32) -> Option<Arc<Vec<u8>>> {
+        let held = self.flows.get(&flow)?;
+        if held.bytes.len() < held.total {
+            return None;
         }
-        Ok(self.flows.remove(&chunk.flow).map(|flow| Arc::new(flow.bytes)))
+        self.flows.remove(&flow).map(|flow| Arc::new(flow.bytes))
     }
 }
 

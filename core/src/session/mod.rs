@@ -88,6 +88,23 @@ pub trait FrameReceiver: Send {
     /// How many bytes wait, as far as can be told without a system call.
     fn waiting_bytes(&mut self) -> Result<usize>;
 
+    /// Copies the front of the next frame's body to `front` and returns the body's length, if this transport
+    /// can and the body is long enough.
+    ///
+    /// # Errors
+    /// `Protocol` when the peer broke the rules.
+    fn peek(&mut self, _front: &mut [u8]) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    /// Appends the body of the frame that was peeked at, from `skip` on, to `out`.
+    ///
+    /// # Errors
+    /// `Disconnected` when the peer is gone.
+    fn take(&mut self, _body_bytes: usize, _skip: usize, _out: &mut Vec<u8>) -> Result<()> {
+        Ok(())
+    }
+
     /// Sleeps until a frame may have come, the time is up or a signal arrives: the leader's sleep of a
     /// client over shared memory. Other transports return `None` at once.
     fn sleep(&mut self, _timeout: Option<Duration>) -> Option<crate::os::futex::Wait> {

@@ -104,23 +104,38 @@ impl ShmReceiver {
     pub(super) fn new(consumer: Consumer, bell: Bell) -> Self {
         Self { consumer, bell }
     }
+
+    /// Wakes the peer if it waits for the room that was just made.
+    fn tell_of_room(&mut self) -> Result<()> {
+        if !self.consumer.space_ring() {
+            return Ok(());
+        }
+        match &self.bell {
+            Bell::ToHost { poller, .. } => poller.signal(),
+            // Either a thread of the client sleeps for room, or its poller has a backlog to send.
+            bell @ Bell::ToClient(_) => {
+                if self.consumer.wake_space() { Ok(()) } else { bell.ring_poller() }
+            }
+        }
+    }
 }
 
 impl FrameReceiver for ShmReceiver {
     fn drain(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Result<usize> {
         let drained = self.consumer.drain(out, bytes_max)?;
-        if drained.frames > 0 && self.consumer.space_ring() {
-            match &self.bell {
-                Bell::ToHost { poller, .. } => poller.signal()?,
-                // Either a thread of the client sleeps for room, or its poller has a backlog to send.
-                bell @ Bell::ToClient(_) => {
-                    if !self.consumer.wake_space() {
-                        bell.ring_poller()?;
-                    }
-                }
-            }
+        if drained.frames > 0 {
+            self.tell_of_room()?;
         }
         Ok(drained.frames)
+    }
+
+    fn peek(&mut self, front: &mut [u8]) -> Result<Option<usize>> {
+        self.consumer.peek(front)
+    }
+
+    fn take(&mut self, body_bytes: usize, skip: usize, out: &mut Vec<u8>) -> Result<()> {
+        self.consumer.take(body_bytes, skip, out);
+        self.tell_of_room()
     }
 
     fn waiting_bytes(&mut self) -> Result<usize> {

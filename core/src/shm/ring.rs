@@ -406,11 +406,60 @@ impl<Own: Region, Peer: PeerRegion> Consumer<Own, Peer> {
         };
         out.truncate(start + drained.bytes);
         self.head = self.head.wrapping_add(drained.bytes as u64);
+        self.show_head();
+        Ok(drained)
+    }
+
+    /// Copies the front of the next frame's body to `front` and returns the body's length, to be given to
+    /// [`take`](Self::take); `None` when there is no frame, or when its body is shorter than `front`.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Protocol`]: a cursor or the length is impossible. Close the session.
+    pub fn peek(&mut self, front: &mut [u8]) -> Result<Option<usize>> {
+        if self.tail == self.head && self.available()? == 0 {
+            return Ok(None);
+        }
+        let seen = self.tail.wrapping_sub(self.head) as usize;
+        let mut length = [0; LENGTH_BYTES];
+        // SAFETY: frames lie at multiples of 8, so at least 8 bytes were seen; `length` has room for 4.
+        unsafe { self.peer.read(self.head, LENGTH_BYTES, length.as_mut_ptr()) };
+        let length = u32::from_le_bytes(length) as usize;
+        if !(LENGTH_BYTES..=self.frame_bytes_max).contains(&length) || padded(length) > seen {
+            return Err(impossible_frame(self.head, seen));
+        }
+        if length - LENGTH_BYTES < front.len() {
+            return Ok(None);
+        }
+        let body = self.head.wrapping_add(LENGTH_BYTES as u64);
+        // SAFETY: the frame was seen whole, and its body is at least as long as `front`.
+        unsafe { self.peer.read(body, front.len(), front.as_mut_ptr()) };
+        Ok(Some(length - LENGTH_BYTES))
+    }
+
+    /// Appends the body of the frame that [`peek`](Self::peek) found, from `skip` on, to `out`, and frees its
+    /// space. `body_bytes` is what `peek` returned: the peer's length is not read again.
+    ///
+    /// # Panics
+    /// When `body_bytes` or `skip` is more than `peek` returned.
+    pub fn take(&mut self, body_bytes: usize, skip: usize, out: &mut Vec<u8>) {
+        let frame = padded(body_bytes + LENGTH_BYTES);
+        assert!(skip <= body_bytes && frame as u64 <= self.tail.wrapping_sub(self.head), "peek told of less");
+        let (start, count) = (out.len(), body_bytes - skip);
+        out.reserve(count);
+        let from = self.head.wrapping_add((LENGTH_BYTES + skip) as u64);
+        // SAFETY: these bytes lie in a frame that was seen whole, and `out` has room for `count` more.
+        unsafe { self.peer.read(from, count, out.as_mut_ptr().add(start)) };
+        // SAFETY: `read` has just filled these `count` bytes.
+        unsafe { out.set_len(start + count) };
+        self.head = self.head.wrapping_add(frame as u64);
+        self.show_head();
+    }
+
+    fn show_head(&mut self) {
         let consumed = &self.own.words().consumed;
         // Release: pairs with the Acquire in `Producer::look_at_head`; the frames are copied out.
         consumed.position.store(self.head, ordering(Step::ConsumeHead, Ordering::Release));
         consumed.event.store(event_of(self.head), ordering(Step::StoreEvent, Ordering::Release));
-        Ok(drained)
     }
 
     /// Whether the peer waits for the space that drains have freed and has not been answered yet: then wake it.

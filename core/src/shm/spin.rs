@@ -40,6 +40,8 @@ pub struct Spin {
     score: u32,
     /// Waits without a spin since the last one with.
     skipped: u32,
+    /// The spin under way is such a trial.
+    probing: bool,
     alone: bool,
 }
 
@@ -51,7 +53,7 @@ impl Spin {
 
     /// As if `processors` were available.
     pub fn with_processors(strategy: WaitStrategy, processors: u32) -> Self {
-        Self { strategy, score: SCORE_MAX / 2, skipped: 0, alone: processors <= 1 }
+        Self { strategy, score: SCORE_MAX / 2, skipped: 0, probing: false, alone: processors <= 1 }
     }
 
     /// How long to look before the sleep that is about to come. `Duration::MAX` means: do not sleep at all.
@@ -65,14 +67,21 @@ impl Spin {
                     self.skipped += 1;
                     return Duration::ZERO;
                 }
-                self.skipped = 0;
-                spin
+                // Two sides that both sleep answer each other a wake-up late, so a short spin would fail for
+                // ever: one that is tried again looks longer than a wake-up takes.
+                self.probing = std::mem::take(&mut self.skipped) > 0;
+                if self.probing { spin.saturating_mul(PROBE_FACTOR) } else { spin }
             }
         }
     }
 
     /// Notes how a spin within a budget above zero ended.
     pub fn record(&mut self, found: bool) {
+        if std::mem::take(&mut self.probing) && found {
+            // Worth it again at once, for a few spins in a row.
+            self.score = SCORE_MAX * 3 / 4;
+            return;
+        }
         let target = if found { SCORE_MAX } else { 0 };
         // An eighth of the way to the target, rounded towards it so that it is reached.
         self.score = (self.score * 7 + target) / 8 + u32::from(found);
@@ -125,6 +134,8 @@ const LOOKS_PER_CLOCK: u32 = 16;
 const SCORE_MAX: u32 = 1024;
 /// A 5 µs spin saves a wake-up of about 12 µs or is lost: worth it above a third.
 const SCORE_WORTH: u32 = SCORE_MAX / 3;
+/// How much longer a spin is that is tried again: 40 µs instead of 5.
+const PROBE_FACTOR: u32 = 8;
 /// Waits without a spin before one is tried again.
 const SKIPS_MAX: u32 = 64;
 

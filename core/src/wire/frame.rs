@@ -150,15 +150,21 @@ impl<'a> Chunk<'a> {
 
     /// Reads a body.
     pub fn decode(body: &'a [u8]) -> Result<Self> {
-        let mut reader = Reader(body);
+        let (front, bytes) =
+            body.split_first_chunk().ok_or_else(|| protocol("chunk: shorter than its prefix"))?;
+        Ok(Self { bytes, ..Chunk::decode_prefix(front, bytes.len())? })
+    }
+
+    /// Reads what stands before the `count` bytes of a chunk.
+    pub fn decode_prefix(front: &[u8; 16], count: usize) -> Result<Self> {
+        let mut reader = Reader(front);
         let fixed: [u8; 4] = reader.array("chunk: short")?;
         let (flow, total, offset) =
             (reader.u32("chunk: short")?, reader.u32("chunk: short")?, reader.u32("chunk: short")?);
-        let end = offset as usize + reader.0.len();
-        if end > total as usize {
+        if offset as usize + count > total as usize {
             return Err(protocol("chunk: bytes past the end of its frame"));
         }
-        Ok(Self { flow, total, offset, abort: fixed[1] & 1 != 0, bytes: reader.0 })
+        Ok(Self { flow, total, offset, abort: fixed[1] & 1 != 0, bytes: &[] })
     }
 }
 
