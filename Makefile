@@ -1,7 +1,8 @@
 # FlowMesh: everything there is to do, on a machine that has Rust 1.95, Python 3.11, Node 20 and gcc.
 #
 #   make demo [DIR=path]     three languages count a directory together, one of them is killed on the way
-#   make test                every check there is; each part alone is `make test-PART`
+#   make test                every check there is; each part alone is `make test-PART`: fmt generated lint rust
+#                            loom fuzz doc c python node behaviour examples snippets demo
 #   make soak [MINUTES=10]   hours of traffic and killed processes, in as many minutes as you give it
 #   make compare-ipc         FlowMesh beside its peers, one table
 #   make install [PREFIX=/usr/local] [DESTDIR=]   header, libraries and pkg-config file for C
@@ -32,7 +33,7 @@ PARTS := fmt generated lint rust loom fuzz doc c python node behaviour examples 
 
 .PHONY: help
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 13
 
 # ---------- what the targets stand on
 
@@ -101,7 +102,7 @@ soak: | $(STAMPS)/system-base
 
 .PHONY: test
 test: $(STAMPS)/system-base $(STAMPS)/system-tests
-	@tools/parts $(PARTS)
+	@MAKE="$(MAKE)" tools/parts $(PARTS)
 
 .PHONY: $(addprefix test-,$(PARTS))
 

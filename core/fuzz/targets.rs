@@ -17,8 +17,10 @@ use flowmesh::{
 };
 use std::sync::Arc;
 
+type Target = fn(&[u8]);
+
 /// Every target by name; its inputs lie in `corpus/NAME`.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("message", message),
     ("control", control),
     ("handshake", handshake),

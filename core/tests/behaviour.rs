@@ -791,7 +791,7 @@ impl ServiceFields {
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, wanted: Option<T>, found: T) -> Done {
+fn same<T: Copy + PartialEq + std::fmt::Debug>(what: &str, wanted: Option<T>, found: T) -> Done {
     match wanted {
         Some(wanted) if wanted != found => mismatch(format!("{what} should be {wanted:?} and is {found:?}")),
         _ => Ok(()),

@@ -162,7 +162,8 @@ fn opens_anew() {
     let (dir, other) = (Dir::new(), Dir::new());
     let host = Mesh::open(&dir).unwrap();
     let client = Mesh::connect(&dir).unwrap();
-    let _echo = host.serve("echo", ServeOptions::default(), |request: &Request| Ok(Reply::from(request.payload())));
+    let _echo =
+        host.serve("echo", ServeOptions::default(), |request: &Request| Ok(Reply::from(request.payload())));
     let inherited = client.clone();
     forked(|| {
         drop(inherited);

@@ -32,7 +32,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("client") => {
-            client(Path::new(&arguments[2]), &arguments[3], arguments[4].parse().expect("a seed"))
+            client(Path::new(&arguments[2]), &arguments[3], arguments[4].parse().expect("a seed"));
         }
         _ => host(),
     }
@@ -62,7 +62,7 @@ fn host() {
         .expect("the host serves");
     let ticking = Arc::new(AtomicBool::new(true));
     let ticker = tick(mesh.clone(), ticking.clone());
-    let checker = check_events(mesh.clone());
+    let checker = check_events(&mesh);
     // A first session, so that what the host makes for its first client counts as resting.
     Mesh::connect(&directory).expect("a client connects").close();
     until("the first session is gone", || mesh.stats().expect("stats").sessions.is_empty());
@@ -122,7 +122,7 @@ fn tick(mesh: Mesh, ticking: Arc<AtomicBool>) -> thread::JoinHandle<()> {
 }
 
 /// Events of one client come in order and undamaged; numbers that are missing were told as gaps.
-fn check_events(mesh: Mesh) -> thread::JoinHandle<()> {
+fn check_events(mesh: &Mesh) -> thread::JoinHandle<()> {
     let events = mesh.subscribe("soak.*").expect("the host subscribes");
     thread::spawn(move || {
         let mut last: HashMap<String, u64> = HashMap::new();

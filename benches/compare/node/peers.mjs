@@ -6,23 +6,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
-const CALLS = 10_000;
-const EVENTS = 100_000;
-// Sent before the event loop gets a turn to write them out.
-const BURST = 1_000;
-
-function payload(seed) {
-  const message = Buffer.allocUnsafe(64);
-  for (let offset = 0; offset < 64; offset += 4) message.writeUInt32LE(seed, offset);
-  return message;
-}
-
-function check(message, seed) {
-  const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
-  for (let offset = 0; offset < 64; offset += 4) {
-    if (bytes.readUInt32LE(offset) !== seed) throw new Error('a payload arrived damaged or out of order');
-  }
-}
+import { BURST, CALLS, EVENTS, check, payload, seedOf } from './payload.mjs';
 
 async function rpc(child) {
   const samples = [];
@@ -63,7 +47,7 @@ async function rate(child) {
 
 function rpcChild() {
   process.on('message', (message) => {
-    const seed = Buffer.from(message.buffer, message.byteOffset, 4).readUInt32LE(0);
+    const seed = seedOf(message);
     check(message, seed);
     process.send(payload(seed));
   });

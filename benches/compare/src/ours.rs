@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use flowmesh::{Delivery, Mesh, OnSlow, SubscribeOptions, Subscription, WaitStrategy};
 
-use crate::contender::{ChildMain, Contender, Figure, Result, Run};
+use crate::contender::{ChildMain, Contender, Figure, Interpreter, Result, Run};
 
 pub(crate) const CONTENDERS: &[Contender] = &[
     ours("ours.rpc.block", rpc::blocking, Some(rpc::blocking_child)),
@@ -50,10 +50,23 @@ pub(crate) const CONTENDERS: &[Contender] = &[
     ours("ours.match.100000", matching::against_100000, None),
     ours("ours.idle.cpu", idle::cpu, Some(idle::child)),
     ours("ours.idle.rss", idle::rss, Some(idle::child)),
+    script("ours.python.rpc", Interpreter::Python, "python/ours.py", &["rpc"]),
+    script("ours.python.rate", Interpreter::Python, "python/ours.py", &["rate"]),
+    script("ours.node.rpc", Interpreter::Node, "node/ours.mjs", &["rpc"]),
+    script("ours.node.rate", Interpreter::Node, "node/ours.mjs", &["rate"]),
 ];
 
 const fn ours(name: &'static str, round: fn() -> Result<Figure>, child: Option<ChildMain>) -> Contender {
     Contender { name, run: Run::Rust { round, child } }
+}
+
+const fn script(
+    name: &'static str,
+    interpreter: Interpreter,
+    file: &'static str,
+    args: &'static [&'static str],
+) -> Contender {
+    Contender { name, run: Run::Script { interpreter, file, args } }
 }
 
 /// A host and its directory, which goes with it.

@@ -42,10 +42,17 @@ WAITS = {
 }
 
 
-@pytest.mark.parametrize("how", ["open", "connect", "connect over the socket", "open, timed", "connect, timed"])
-@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+# Where threads wait differs by transport and strategy; what they wait for makes no difference there.
+CASES = [(wait, how) for wait in WAITS for how in ("open", "connect")] + [
+    (wait, how)
+    for wait in ("receive", "call", "publish")
+    for how in ("connect over the socket", "open, timed", "connect, timed", "open, spinning", "connect, spinning")
+]
+
+
+@pytest.mark.parametrize(("wait", "how"), CASES)
 def test_ctrl_c_ends_every_wait(program: Program, directory: Path, wait: str, how: str) -> None:
-    options = {"connect over the socket": ", shared_memory=False"}.get(how, "") + (", wait=0.01" if "timed" in how else "")
+    options = {"socket": ", shared_memory=False", "timed": ", wait=0.01", "spinning": ", wait='spin'"}.get(how.split()[-1], "")
     process = program(
         f"""
         import contextlib, flowmesh, sys
@@ -53,7 +60,7 @@ def test_ctrl_c_ends_every_wait(program: Program, directory: Path, wait: str, ho
         with flowmesh.{how.split()[0].strip(",")}(sys.argv[1]{options}) as mesh:
             print("ready", flush=True)
             try:
-                {wait.replace(chr(10), chr(10) + " " * 12)}
+                {WAITS[wait].replace(chr(10), chr(10) + " " * 12)}
             except KeyboardInterrupt:
                 print("interrupted", flush=True)
         """,

@@ -87,6 +87,9 @@ impl PendingCall {
 
     /// The result, if it is there.
     pub fn try_take(&self) -> Option<Result<Message>> {
+        if let Err(forked) = self.backend.engine().origin.check("call.try_take") {
+            return Some(Err(forked));
+        }
         let result = match self.mailbox.take(CallState::take)? {
             Ok(result) => result,
             Err(error) => Err(error),

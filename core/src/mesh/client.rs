@@ -24,8 +24,9 @@ use crate::{
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     wire::{Cancel, Control, ControlReply, Credit, Draft, Kind, Message, control::Request as ControlRequest},
 };
+use hashbrown::HashMap;
 use parking_lot::Mutex;
-use std::{collections::HashMap, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 pub(super) struct Client {
     engine: Arc<Engine>,
@@ -37,6 +38,8 @@ pub(super) struct Client {
     host_pid: u32,
     max_message_bytes: usize,
     tables: Mutex<Tables>,
+    /// Small frames that wait for the poller to send them.
+    posted: Mutex<Vec<Vec<u8>>>,
     /// The host asked publishers of this process to wait.
     paused: AtomicBool,
     resumed: Signal,
@@ -50,7 +53,8 @@ pub(super) struct Client {
 struct Tables {
     inlets: HashMap<u32, Arc<Inlet>>,
     services: HashMap<u32, Arc<ServiceInbox>>,
-    calls: HashMap<u64, Arc<Mailbox<CallState>>>,
+    /// Each with the moment after which no answer of the host is waited for any more.
+    calls: HashMap<u64, (Arc<Mailbox<CallState>>, Moment)>,
     requests: HashMap<u64, Arc<CancelFlag>>,
     controls: HashMap<u64, Arc<Mailbox<Option<ControlReply>>>>,
     run: Run,
@@ -67,6 +71,8 @@ const SOCKET: u64 = 1;
 const PIDFD: u64 = 2;
 /// How long a control request may take: the host answers from memory.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after a call's deadline its host may still answer.
+const CALL_GRACE: Duration = Duration::from_millis(250);
 /// A publisher that waits for room looks this often whether the host still lives.
 const ROOM_SLICE: Duration = Duration::from_millis(50);
 
@@ -91,6 +97,7 @@ impl Client {
             host_pid: welcome.pid,
             max_message_bytes,
             tables: Mutex::default(),
+            posted: Mutex::default(),
             paused: AtomicBool::new(false),
             resumed: Signal::default(),
             wants_writable: AtomicBool::new(false),
@@ -121,7 +128,7 @@ impl Client {
         for inbox in tables.services.values() {
             inbox.mailbox.close(&self.engine.closed_error("service.next"));
         }
-        for mailbox in tables.calls.values() {
+        for (mailbox, _) in tables.calls.values() {
             complete(mailbox, Err(self.engine.closed_error("mesh.call")));
         }
         for mailbox in tables.controls.values() {
@@ -205,9 +212,14 @@ impl Client {
         result
     }
 
-    /// Sends a small frame without waiting; it is kept when there is no room.
+    /// Sends a small frame without waiting; it is kept when there is no room, or when another thread is
+    /// sending and may wait for room.
     fn post(&self, body: &[u8]) {
-        let mut outbox = self.outbox.lock();
+        let Some(mut outbox) = self.outbox.try_lock() else {
+            self.posted.lock().push(body.to_vec());
+            self.engine.wake_poller();
+            return;
+        };
         let sent = outbox.queue(body).and_then(|()| self.flush(&mut outbox));
         drop(outbox);
         if let Err(error) = sent {
@@ -304,12 +316,7 @@ impl Client {
         }
     }
 
-    fn frame(
-        &self,
-        tables: &mut Tables,
-        block: &Arc<Vec<u8>>,
-        start: usize,
-        end: usize) -> Result<()> {
+    fn frame(&self, tables: &mut Tables, block: &Arc<Vec<u8>>, start: usize, end: usize) -> Result<()> {
         let body = block.get(start..end).unwrap_or_default();
         let kind = Kind::of(body)?;
         if kind != Kind::Event {
@@ -340,7 +347,7 @@ impl Client {
                 };
                 let cancelled = Arc::new(CancelFlag::default());
                 tables.requests.insert(call, Arc::clone(&cancelled));
-                let deadline = self.engine.now() + Duration::from_millis(message.header().aux.into());
+                let deadline = self.engine.now() + Duration::from_millis(message.aux().into());
                 inbox.mailbox.put(|calls| {
                     calls.push_back(Arrived { call, message, deadline, cancelled });
                     true
@@ -357,7 +364,7 @@ impl Client {
                     }
                     return Ok(());
                 }
-                if let Some(mailbox) = tables.calls.remove(&message.id()) {
+                if let Some((mailbox, _)) = tables.calls.remove(&message.id()) {
                     let result = if kind == Kind::Response { Ok(message) } else { Err(message.to_error()) };
                     complete(&mailbox, result);
                 }
@@ -433,8 +440,8 @@ impl Side for Client {
 
     fn settle(&self) {}
 
-    fn tick(&self, _: Moment) -> Moment {
-        Moment::NEVER
+    fn tick(&self, now: Moment) -> Moment {
+        self.send_posted().min(self.end_overdue(now))
     }
 
     fn event(&self, token: u64, event: &Event) {
@@ -473,6 +480,47 @@ impl Client {
         if let Err(error) = pumped {
             self.end(error);
         }
+    }
+
+    /// Sends the frames that were posted while somebody else was sending; the moment to try again.
+    fn send_posted(&self) -> Moment {
+        if self.posted.lock().is_empty() {
+            return Moment::NEVER;
+        }
+        let Some(mut outbox) = self.outbox.try_lock_for(Duration::from_millis(1)) else {
+            return self.engine.now() + Duration::from_millis(1);
+        };
+        let mut sent = Ok(());
+        for body in std::mem::take(&mut *self.posted.lock()) {
+            sent = sent.and_then(|()| outbox.queue(&body));
+        }
+        sent = sent.and_then(|()| self.flush(&mut outbox));
+        drop(outbox);
+        if let Err(error) = sent {
+            self.end(error);
+        }
+        Moment::NEVER
+    }
+
+    /// Ends calls that the host should have ended: it hangs, or is stopped. Returns when to look again.
+    fn end_overdue(&self, now: Moment) -> Moment {
+        let mut next = Moment::NEVER;
+        let mut overdue = Vec::new();
+        self.tables.lock().calls.retain(|_, (mailbox, until)| {
+            let ends = *until <= now;
+            if ends {
+                overdue.push(Arc::clone(mailbox));
+            } else {
+                next = next.min(*until);
+            }
+            !ends
+        });
+        for mailbox in overdue {
+            let error =
+                Error::new(ErrorKind::Timeout, "mesh.call").with("reason", "the host does not answer");
+            complete(&mailbox, Err(error));
+        }
+        next
     }
 
     fn gone(&self) {
@@ -551,6 +599,8 @@ impl Backend for Client {
     }
 
     fn subscribe(&self, pattern: &Pattern, options: &SubscribeOptions) -> Result<Arc<Inlet>> {
+        // Before any lock: in a forked child a thread that is not there may hold it.
+        self.engine.check_open("mesh.subscribe")?;
         options.validate()?;
         let inlet = Inlet::new(&self.engine, self.number(), pattern, options);
         self.tables.lock().inlets.insert(inlet.id, Arc::clone(&inlet));
@@ -599,6 +649,7 @@ impl Backend for Client {
     }
 
     fn serve(&self, name: &Name, options: ServeOptions) -> Result<Arc<ServiceInbox>> {
+        self.engine.check_open("mesh.serve")?;
         options.validate()?;
         let inbox = ServiceInbox::new(&self.engine, self.number(), name);
         self.tables.lock().services.insert(inbox.id, Arc::clone(&inbox));
@@ -654,7 +705,9 @@ impl Backend for Client {
         draft.id = call;
         draft.timestamp = Timestamp(os::time::coarse_wall_ns());
         let mailbox = Arc::new(Mailbox::new(&self.engine, CallState::Waiting));
-        self.tables.lock().calls.insert(call, Arc::clone(&mailbox));
+        let until = self.engine.coarse_now() + timeout + CALL_GRACE;
+        self.tables.lock().calls.insert(call, (Arc::clone(&mailbox), until));
+        self.engine.due_changed(until);
         let fixed = draft.header().encode();
         let mut wait =
             Wait { timeout: Some(timeout), interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
@@ -670,7 +723,7 @@ impl Backend for Client {
 
     fn cancel_call(&self, call: u64) {
         let mailbox = self.tables.lock().calls.remove(&call);
-        if let Some(mailbox) = mailbox {
+        if let Some((mailbox, _)) = mailbox {
             complete(&mailbox, Err(Error::new(ErrorKind::Cancelled, "mesh.call")));
             if !self.engine.is_closed() {
                 self.post(&Cancel { call }.encode());

@@ -120,6 +120,8 @@ pub(super) struct Engine {
     lead_epoll: Option<(Epoll, EventFd)>,
     leader_waker: OnceLock<Arc<dyn Fn() + Send + Sync>>,
     timers: Mutex<BinaryHeap<Timer>>,
+    /// What the coarse clock shows beyond the exact one's moments.
+    coarse_origin: u64,
     closed: AtomicBool,
     close_reason: Mutex<Option<Error>>,
     side: OnceLock<Weak<dyn Side>>,
@@ -182,9 +184,12 @@ impl Engine {
         } else {
             None
         };
+        let clock = SystemClock::default();
+        let coarse_origin = os::time::coarse_monotonic_ns().wrapping_sub(clock.now().0);
         Ok(Arc::new(Self {
             origin: Origin::here(),
-            clock: SystemClock::default(),
+            clock,
+            coarse_origin,
             lead: Mutex::new(Spin::new(strategy)),
             poller_spin: Mutex::new(Spin::new(match strategy {
                 // Only a thread that waits may spin for ever.
@@ -227,10 +232,9 @@ impl Engine {
         self.clock.now()
     }
 
-    /// A moment a few milliseconds exact, for what is asked at every call; not comparable with [`now`](Self::now).
-    #[allow(clippy::unused_self)] // reads like `now`
+    /// The moment to within a few milliseconds, for what is asked at every call.
     pub(super) fn coarse_now(&self) -> Moment {
-        Moment(os::time::coarse_monotonic_ns())
+        Moment(os::time::coarse_monotonic_ns().wrapping_sub(self.coarse_origin))
     }
 
     /// Adds a peer's frames.
@@ -376,6 +380,9 @@ impl Engine {
 
     /// Marks it closed; true for the first caller.
     pub(super) fn set_closed(&self, reason: Error) -> bool {
+        if !self.origin.is_here() {
+            return false;
+        }
         let mut slot = self.close_reason.lock();
         if slot.is_none() {
             *slot = Some(reason);
@@ -802,7 +809,7 @@ impl Turn {
         }
         self.looks = self.looks.wrapping_add(1);
         // A clock costs as much as a look; what comes at once is found without one.
-        if self.looks % 16 == 0 && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget {
+        if self.looks.is_multiple_of(16) && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget {
             return false;
         }
         spin_loop();

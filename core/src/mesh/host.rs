@@ -26,24 +26,22 @@ use crate::{
     },
     shm::{AttentionPage, WaitStrategy},
     stats::{BusStats, ServiceInfo, SessionStats, Stats, SubscriptionStats},
-    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, spin_loop},
     wire::{
         Cancel, Control, ControlReply, Credit, Draft, HEADER_BYTES, Kind, Message, Target,
         control::Request as ControlRequest, encode_targets, handshake::Refusal,
     },
 };
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
     time::Duration,
 };
-
-/// Counts the events that wait for room on behalf of a local publisher; made when the first one must.
-type Ticket<'a> = Option<&'a mut Option<Arc<AtomicU32>>>;
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -63,6 +61,8 @@ pub(super) struct Host {
     state: Mutex<State>,
     /// Fires when a subscriber that blocked made room.
     room: Signal,
+    /// Events of this process wait for subscribers that block.
+    blocked: AtomicBool,
     meeting: Mutex<Meeting>,
     doomed: Mutex<Vec<(u32, Error)>>,
     /// Sessions whose backlogs the poller should try again.
@@ -164,7 +164,6 @@ struct Stalled {
     message: Message,
     from: u32,
     until: Moment,
-    ticket: Option<Arc<AtomicU32>>,
 }
 
 const KIND_SOCKET: u64 = 1 << 32;
@@ -180,6 +179,9 @@ const PENDING_MAX: usize = 64;
 const BATCH: usize = 256;
 /// Larger payloads go in chunks, or through a message that several subscriptions share.
 const DIRECT_BYTES_MAX: usize = 32 * 1024;
+/// How often a publisher of a large event looks for room, about a microsecond apart, before it leaves the
+/// rest to the poller.
+const ROOM_LOOKS: u32 = 200;
 /// Events of one publisher that may wait for subscribers that block, whatever the publisher does.
 const STALLED_MAX: usize = 65_536;
 
@@ -205,6 +207,7 @@ impl Host {
             handshake,
             state: Mutex::new(State::new()),
             room: Signal::default(),
+            blocked: AtomicBool::new(false),
             meeting: Mutex::new(Meeting { spare: spare_descriptor(), ..Meeting::default() }),
             doomed: Mutex::default(),
             retry: Mutex::default(),
@@ -410,10 +413,9 @@ impl Host {
 
     // ---- events
 
-    /// Takes an event in: routes it, or keeps it until its delay has passed. Returns a ticket when the
-    /// publisher must wait.
-    fn accept_event(&self, state: &mut State, message: Message, from: u32, ticket: Ticket<'_>) -> Result<()> {
-        let delay = message.header().delay_ms;
+    /// Takes an event in: routes it, or keeps it until its delay has passed.
+    fn accept_event(&self, state: &mut State, message: Message, from: u32) -> Result<()> {
+        let delay = message.delay_ms();
         if delay > 0 {
             let due = self.engine.now() + Duration::from_millis(delay.into());
             let bytes = message.weight();
@@ -424,27 +426,27 @@ impl Host {
         }
         state.counts.published += 1;
         state.counts.published_bytes += message.payload().len() as u64;
-        self.route(state, &message, from, ticket);
+        self.route(state, &message, from);
         Ok(())
     }
 
-    fn route(&self, state: &mut State, message: &Message, from: u32, mut ticket: Ticket<'_>) {
+    fn route(&self, state: &mut State, message: &Message, from: u32) {
         let State { bus, scratch, .. } = state;
         let slots = bus.route(message.subject());
         match slots {
             [] => state.counts.unmatched += 1,
-            &[slot] => self.offer(state, slot, message, from, ticket),
+            &[slot] => self.offer(state, slot, message, from),
             many => {
                 scratch.clear();
                 scratch.extend_from_slice(many);
                 let slots = std::mem::take(scratch);
                 for &slot in &slots {
                     if !self.gather(state, slot) {
-                        self.offer(state, slot, message, from, ticket.as_deref_mut());
+                        self.offer(state, slot, message, from);
                     }
                 }
                 state.scratch = slots;
-                self.send_fans(state, message, from, ticket);
+                self.send_fans(state, message, from);
             }
         }
     }
@@ -469,7 +471,7 @@ impl Host {
         true
     }
 
-    fn send_fans(&self, state: &mut State, message: &Message, from: u32, mut ticket: Ticket<'_>) {
+    fn send_fans(&self, state: &mut State, message: &Message, from: u32) {
         let fans = std::mem::take(&mut state.fan);
         for fan in &fans {
             for slots in fan.slots.chunks(crate::wire::TARGETS_MAX) {
@@ -490,7 +492,7 @@ impl Host {
                     }
                     Ok(Sent::Full) => {
                         for &slot in slots {
-                            self.offer(state, slot, message, from, ticket.as_deref_mut());
+                            self.offer(state, slot, message, from);
                         }
                     }
                     Err(error) => self.doom(fan.session.id, error),
@@ -502,10 +504,10 @@ impl Host {
     }
 
     /// Gives an event to one subscription, or does what its policy says when it has no room.
-    fn offer(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Ticket<'_>) {
+    fn offer(&self, state: &mut State, slot: Slot, message: &Message, from: u32) {
         let Some(Some(outlet)) = state.slots.get_mut(slot.index()) else { return };
         if !outlet.stalled.is_empty() {
-            return self.stall(state, slot, message, from, ticket);
+            return self.stall(state, slot, message, from);
         }
         match &mut outlet.sink {
             Sink::Local(inlet) => {
@@ -521,7 +523,7 @@ impl Host {
                 match pushed {
                     Some(Pushed::Overflow(_)) => {
                         outlet.gap = gap;
-                        self.overflow(state, slot, message, from, ticket);
+                        self.overflow(state, slot, message, from);
                     }
                     Some(Pushed::DroppedOldest { count }) => {
                         outlet.dropped += count;
@@ -541,7 +543,7 @@ impl Host {
             Sink::Remote { session, backlog, in_flight, .. } => {
                 let blocks = matches!(outlet.on_slow, OnSlow::Block { .. });
                 if blocks && *in_flight >= outlet.capacity {
-                    return self.overflow(state, slot, message, from, ticket);
+                    return self.overflow(state, slot, message, from);
                 }
                 if backlog.is_empty() {
                     let mut head = [0; HEADER_BYTES + 8];
@@ -565,7 +567,7 @@ impl Host {
                 let Sink::Remote { session, backlog, .. } = &mut outlet.sink else { return };
                 if blocks {
                     let session = Arc::clone(session);
-                    self.overflow(state, slot, message, from, ticket);
+                    self.overflow(state, slot, message, from);
                     return self.want_room(&session);
                 }
                 let session = Arc::clone(session);
@@ -575,7 +577,7 @@ impl Host {
                         outlet.dropped += count;
                         state.counts.dropped += count;
                     }
-                    Pushed::Overflow(_) => self.overflow(state, slot, message, from, ticket),
+                    Pushed::Overflow(_) => self.overflow(state, slot, message, from),
                 }
                 state.update_depth(slot);
                 self.want_room(&session);
@@ -583,10 +585,10 @@ impl Host {
         }
     }
 
-    fn overflow(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Ticket<'_>) {
+    fn overflow(&self, state: &mut State, slot: Slot, message: &Message, from: u32) {
         let Some(Some(outlet)) = state.slots.get(slot.index()) else { return };
         match outlet.on_slow {
-            OnSlow::Block { .. } => self.stall(state, slot, message, from, ticket),
+            OnSlow::Block { .. } => self.stall(state, slot, message, from),
             _ => {
                 let error = Error::new(ErrorKind::SlowConsumer, "subscription.receive")
                     .with("capacity", outlet.capacity);
@@ -613,7 +615,7 @@ impl Host {
         self.drop_outlet(state, slot);
     }
 
-    fn stall(&self, state: &mut State, slot: Slot, message: &Message, from: u32, ticket: Ticket<'_>) {
+    fn stall(&self, state: &mut State, slot: Slot, message: &Message, from: u32) {
         let Some(Some(outlet)) = state.slots.get_mut(slot.index()) else { return };
         let OnSlow::Block { timeout } = outlet.on_slow else { return };
         let count = state.stalled_count.entry(from).or_default();
@@ -624,17 +626,15 @@ impl Host {
         }
         *count += 1;
         let first = *count == 1;
+        if from == 0 {
+            self.blocked.store(true, Ordering::Release);
+        }
         state.counts.blocked += 1;
         let until = self.engine.now() + timeout;
         if outlet.stalled.is_empty() {
             state.stalled_slots.push(slot);
         }
-        let ticket = ticket.map(|ticket| {
-            let ticket = ticket.get_or_insert_with(Arc::default);
-            ticket.fetch_add(1, Ordering::AcqRel);
-            Arc::clone(ticket)
-        });
-        outlet.stalled.push_back(Stalled { message: message.clone(), from, until, ticket });
+        outlet.stalled.push_back(Stalled { message: message.clone(), from, until });
         self.engine.due_changed(until);
         if first
             && from > 0
@@ -714,6 +714,9 @@ impl Host {
             state.stalled_count.iter().filter(|(_, count)| **count == 0).map(|(from, _)| *from).collect();
         for from in free {
             state.stalled_count.remove(&from);
+            if from == 0 {
+                self.blocked.store(false, Ordering::Release);
+            }
             if let Some(session) = state.sessions.get(&from).cloned()
                 && session.paused.swap(false, Ordering::Relaxed)
             {
@@ -1017,7 +1020,7 @@ impl Host {
                 name::check_publishable(message.subject(), "session.receive")
                     .map_err(|error| violation("an event with an invalid subject").because(error))?;
                 self.check_size(&message)?;
-                if let Err(error) = self.accept_event(state, message, session.id, None) {
+                if let Err(error) = self.accept_event(state, message, session.id) {
                     // Too many delayed events: the publisher is told by the counter and by its own stats.
                     state.counts.dropped += 1;
                     let _ = error;
@@ -1028,7 +1031,7 @@ impl Host {
                 let message = Message::decode(block, start, end)?;
                 self.check_size(&message)?;
                 let caller = CallerKey { owner: session.id, call: message.id() };
-                let timeout = Duration::from_millis(message.header().aux.into());
+                let timeout = Duration::from_millis(message.aux().into());
                 let mut effects = std::mem::take(&mut state.effects);
                 let service = message.subject().to_owned();
                 state.rpc.request(caller, &service, message, timeout, now, &mut effects);
@@ -1270,6 +1273,57 @@ impl Host {
         }
     }
 
+    /// Sends a large event chunk by chunk from its publisher's memory while the one subscriber takes it, if
+    /// nothing stands in the way; what finds no room for a while is copied and follows by itself.
+    fn publish_large(&self, draft: &Draft<'_>) -> bool {
+        let (session, head) = {
+            let mut state = self.state.lock();
+            let Some((slot, session)) = state.direct(draft) else { return false };
+            if !session.outbox.lock().is_clear() {
+                return false;
+            }
+            let Some(head) = state.head_of(slot, draft) else { return false };
+            state.note_direct(slot, draft);
+            (session, head)
+        };
+        let parts: [&[u8]; 4] = [&head, draft.subject.as_bytes(), draft.headers, draft.payload];
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let (mut sent, mut patience) = (0, ROOM_LOOKS);
+        let flow = session.outbox.lock().begin_flow();
+        while sent < total {
+            // Held for one chunk only: others of this session have their turn in between.
+            let mut outbox = session.outbox.lock();
+            let end = (sent + crate::wire::CHUNK_BYTES).min(total);
+            let pushed = outbox.push_chunk(flow, &parts, sent, end).and_then(|pushed| {
+                outbox.flush()?;
+                Ok(pushed)
+            });
+            match pushed {
+                Ok(Sent::Done) => (sent, patience) = (end, ROOM_LOOKS),
+                Ok(Sent::Full) if patience > 0 => {
+                    drop(outbox);
+                    patience -= 1;
+                    for _ in 0..64 {
+                        spin_loop();
+                    }
+                }
+                Ok(Sent::Full) => {
+                    outbox.keep_rest(flow, sent, parts.concat());
+                    drop(outbox);
+                    self.pump(&session);
+                    return true;
+                }
+                Err(error) => {
+                    drop(outbox);
+                    self.doom(session.id, error);
+                    return true;
+                }
+            }
+        }
+        session.outbox.lock().count(total);
+        true
+    }
+
     fn number(&self) -> u32 {
         // Relaxed: only uniqueness matters.
         self.next_number.fetch_add(1, Ordering::Relaxed)
@@ -1280,25 +1334,25 @@ impl Host {
         draft.timestamp = self.engine.clock.wall();
     }
 
-    /// Waits until the subscribers that blocked have taken what this publisher published, or dropped it.
+    /// Waits while events of this process wait for subscribers that block: the publisher sleeps before it
+    /// publishes more, so an event that is not accepted in time was not sent to anybody.
     fn wait_for_room(
         &self,
-        ticket: Option<&Arc<AtomicU32>>,
+        operation: &'static str,
         options: &PublishOptions,
         wait: &mut Wait<'_>,
     ) -> Result<()> {
-        let Some(ticket) = ticket else { return Ok(()) };
-        if ticket.load(Ordering::Acquire) == 0 {
+        // Relaxed: a publisher that just misses it waits before its next event.
+        if !self.blocked.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut wait = Wait { timeout: Some(options.timeout), interrupt: wait.interrupt.take() };
-        self.engine.wait_until("mesh.publish", &self.room, &mut wait, &mut || {
-            if ticket.load(Ordering::Acquire) == 0 {
-                Some(Ok(()))
-            } else if self.engine.is_closed() {
-                Some(Err(self.engine.closed_error("mesh.publish")))
+        let interrupt = wait.interrupt.as_deref_mut().map(|hook| hook as _);
+        let mut wait = Wait { timeout: Some(options.timeout), interrupt };
+        self.engine.wait_until(operation, &self.room, &mut wait, &mut || {
+            if self.engine.is_closed() {
+                Some(Err(self.engine.closed_error(operation)))
             } else {
-                None
+                (!self.blocked.load(Ordering::Acquire)).then_some(Ok(()))
             }
         })
     }
@@ -1363,7 +1417,7 @@ impl State {
     /// The one remote subscription that gets this event and has room for it now, as far as the tables tell:
     /// by far the commonest case, which needs no message of its own.
     fn direct(&mut self, draft: &Draft<'_>) -> Option<(Slot, Arc<Session>)> {
-        if draft.delay_ms > 0 || draft.payload.len() > DIRECT_BYTES_MAX {
+        if draft.delay_ms > 0 {
             return None;
         }
         let &[slot] = self.bus.route(draft.subject) else { return None };
@@ -1376,17 +1430,32 @@ impl State {
         Some((slot, Arc::clone(session)))
     }
 
-    /// Sends an event straight from its publisher's memory; false when the ring has no room.
-    fn send_direct(&mut self, slot: Slot, outbox: &mut Outbox, draft: &Draft<'_>) -> Result<bool> {
-        let Some(Some(outlet)) = self.slots.get_mut(slot.index()) else { return Ok(false) };
+    /// The fixed part and target of an event for one remote subscription.
+    fn head_of(&self, slot: Slot, draft: &Draft<'_>) -> Option<[u8; HEADER_BYTES + 8]> {
+        let outlet = self.slots.get(slot.index())?.as_ref()?;
         let mut head = [0; HEADER_BYTES + 8];
         let header = crate::wire::MessageHeader { target_count: 1, ..draft.header() };
         head[..HEADER_BYTES].copy_from_slice(&header.encode());
         head[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&outlet.key.id.to_le_bytes());
         head[HEADER_BYTES + 4..].copy_from_slice(&outlet.gap.to_le_bytes());
+        Some(head)
+    }
+
+    /// Sends an event straight from its publisher's memory; false when the ring has no room.
+    fn send_direct(&mut self, slot: Slot, outbox: &mut Outbox, draft: &Draft<'_>) -> Result<bool> {
+        if draft.payload.len() > DIRECT_BYTES_MAX {
+            return Ok(false);
+        }
+        let Some(head) = self.head_of(slot, draft) else { return Ok(false) };
         if outbox.send(&[&head, draft.subject.as_bytes(), draft.headers, draft.payload])? == Sent::Full {
             return Ok(false);
         }
+        self.note_direct(slot, draft);
+        Ok(true)
+    }
+
+    fn note_direct(&mut self, slot: Slot, draft: &Draft<'_>) {
+        let Some(Some(outlet)) = self.slots.get_mut(slot.index()) else { return };
         let bytes = draft.payload.len() as u64;
         outlet.gap = 0;
         outlet.delivered += 1;
@@ -1403,7 +1472,6 @@ impl State {
         if credited {
             self.update_depth(slot);
         }
-        Ok(true)
     }
 
     fn touch(&mut self, session: &Arc<Session>) {
@@ -1450,9 +1518,6 @@ impl State {
         }
         if let Some(count) = self.stalled_count.get_mut(&gone.from) {
             *count = count.saturating_sub(1);
-        }
-        if let Some(ticket) = gone.ticket {
-            ticket.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -1537,7 +1602,7 @@ impl Side for Host {
         let mut state = self.state.lock();
         while let Some((message, from)) = state.delayed.pop_due(now) {
             state.counts.published_bytes += message.payload().len() as u64;
-            self.route(&mut state, &message, from, None);
+            self.route(&mut state, &message, from);
         }
         self.drop_stalled_overdue(&mut state, now);
         if state.rpc.next_due().is_some_and(|due| due <= now) {
@@ -1625,8 +1690,11 @@ impl Backend for Host {
 
     fn publish(&self, draft: &mut Draft<'_>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<u64> {
         self.engine.check_open("mesh.publish")?;
+        self.wait_for_room("mesh.publish", options, wait)?;
         self.stamp(draft);
-        let mut ticket = None;
+        if draft.payload.len() > DIRECT_BYTES_MAX && self.publish_large(draft) {
+            return Ok(draft.id);
+        }
         {
             let mut state = self.state.lock();
             if let Some((slot, session)) = state.direct(draft) {
@@ -1647,10 +1715,9 @@ impl Backend for Host {
                     };
                 }
             }
-            self.accept_event(&mut state, draft.to_message(), 0, Some(&mut ticket))?;
+            self.accept_event(&mut state, draft.to_message(), 0)?;
         }
         self.settle();
-        self.wait_for_room(ticket.as_ref(), options, wait)?;
         Ok(draft.id)
     }
 
@@ -1662,10 +1729,10 @@ impl Backend for Host {
         wait: &mut Wait<'_>,
     ) -> Result<()> {
         self.engine.check_open("mesh.publish_many")?;
-        let mut ticket = None;
         draft.timestamp = self.engine.clock.wall();
         let mut more = true;
         while more {
+            self.wait_for_room("mesh.publish_many", options, wait)?;
             {
                 let mut state = self.state.lock();
                 let ids = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed)..;
@@ -1684,11 +1751,10 @@ impl Backend for Host {
                             continue;
                         }
                     }
-                    self.accept_event(&mut state, event.to_message(), 0, Some(&mut ticket))?;
+                    self.accept_event(&mut state, event.to_message(), 0)?;
                 }
             }
             self.settle();
-            self.wait_for_room(ticket.as_ref(), options, wait)?;
         }
         Ok(())
     }
@@ -1837,7 +1903,7 @@ impl Backend for Host {
         let inlets: Vec<_> = state.inlets.drain().map(|(_, inlet)| inlet).collect();
         let services: Vec<_> = state.services.drain().map(|(_, inbox)| inbox).collect();
         let calls: Vec<_> = state.calls.drain().map(|(_, mailbox)| mailbox).collect();
-        let requests: HashSet<u64> = state.requests.keys().copied().collect();
+        let requests: Vec<u64> = state.requests.keys().copied().collect();
         for call in requests {
             if let Some(cancelled) = state.requests.remove(&call) {
                 cancelled.cancel();

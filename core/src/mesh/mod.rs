@@ -33,9 +33,9 @@ use crate::{
 };
 use backend::Backend;
 use call::CallFlags;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -201,6 +201,7 @@ impl MeshBuilder {
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Mesh> {
         self.check("mesh.open")?;
         let directory = directory.as_ref();
+        check_directory(directory, "mesh.open")?;
         let config = host::HostConfig {
             name: self.shown_name(),
             language: self.language,
@@ -225,6 +226,7 @@ impl MeshBuilder {
     pub fn connect(self, directory: impl AsRef<Path>) -> Result<Mesh> {
         self.check("mesh.connect")?;
         let directory = directory.as_ref();
+        check_directory(directory, "mesh.connect")?;
         let connected = connect_unix(directory, &self.connect_config())?;
         let client = client::Client::start(connected, self.strategy)?;
         Ok(self.finish(client, Role::Client, Some(directory)))
@@ -617,6 +619,7 @@ impl Mesh {
         wait: &mut Wait<'_>,
     ) -> Result<PendingCall> {
         const OPERATION: &str = "mesh.call";
+        self.0.backend.engine().origin.check(OPERATION)?;
         check_payload(payload, self.max_message_bytes(), OPERATION)?;
         let headers = if options.headers.is_empty() {
             Vec::new()
@@ -688,6 +691,18 @@ fn guarded<T>(
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         Err(HandlerError::new("panic", text))
     })
+}
+
+fn check_directory(directory: &Path, operation: &'static str) -> Result<()> {
+    let bytes = directory.as_os_str().as_encoded_bytes();
+    let rule = match bytes {
+        [] => "it is empty",
+        _ if bytes.contains(&0) => "a path holds no NUL",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, operation)
+        .with("directory", format!("{directory:?}"))
+        .with("rule", rule))
 }
 
 fn check_payload(payload: &[u8], limit: usize, operation: &'static str) -> Result<()> {

@@ -186,6 +186,9 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        if !self.backend.engine().origin.is_here() {
+            return;
+        }
         self.close();
         // Nobody will take these: their callers must not wait for it.
         let left = std::mem::take(&mut self.inbox.mailbox.lock().queue);

@@ -125,11 +125,7 @@ impl Subscription {
     /// Those of [`receive`](Self::receive), and [`Interrupted`](crate::ErrorKind::Interrupted).
     pub fn receive_wait(&self, wait: &mut Wait<'_>) -> Result<Delivery> {
         let clock = &self.engine().clock;
-        let delivery = self
-            .0
-            .inlet
-            .mailbox
-            .wait("subscription.receive", wait, |inbox| pop(inbox, clock))?;
+        let delivery = self.0.inlet.mailbox.wait("subscription.receive", wait, |inbox| pop(inbox, clock))?;
         self.taken(1);
         Ok(delivery)
     }

@@ -321,7 +321,7 @@ impl<Q> Mailbox<Q> {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.inner.lock().closed.is_some()
+        !self.engine.origin.is_here() || self.inner.lock().closed.is_some()
     }
 
     /// Takes with `take`; when it finds nothing, the hooks are armed again, or the closing error comes.
@@ -366,6 +366,9 @@ impl<Q> Mailbox<Q> {
     }
 
     pub(super) fn watch(&self, set: &ReadySet, token: u64, is_ready: impl FnOnce(&Q) -> bool) {
+        if !self.engine.origin.is_here() {
+            return;
+        }
         let mut inner = self.inner.lock();
         if inner.hooks.watch.replace((set.clone(), token)).is_none() {
             self.engine.add_waiter();
@@ -377,7 +380,7 @@ impl<Q> Mailbox<Q> {
     }
 
     pub(super) fn unwatch(&self) {
-        if self.inner.lock().hooks.watch.take().is_some() {
+        if self.engine.origin.is_here() && self.inner.lock().hooks.watch.take().is_some() {
             self.engine.remove_waiter();
         }
     }

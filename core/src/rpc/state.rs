@@ -20,10 +20,8 @@ use crate::{
     stats::{Histogram, InstanceInfo, ServiceInfo, ServiceStats},
     wire::Message,
 };
-use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
-    time::Duration,
-};
+use hashbrown::{HashMap, hash_map::Entry};
+use std::{collections::VecDeque, time::Duration};
 
 /// What one session may take up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -675,7 +673,9 @@ impl Service {
 }
 
 fn timed_out(service: &Name, timeout: Duration) -> Error {
-    Error::new(ErrorKind::Timeout, "mesh.call").with("service", service).with("timeout_ms", timeout.as_millis())
+    Error::new(ErrorKind::Timeout, "mesh.call")
+        .with("service", service)
+        .with("timeout_ms", timeout.as_millis())
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ impl Assembler {
     /// [`ErrorKind::Protocol`] for chunks out of order, too many flows or a frame over the limit.
     pub fn room(&mut self, chunk: &Chunk<'_>, count: usize) -> Result<Option<&mut Vec<u8>>> {
         let violation = |what: &'static str| {
-            Error::new(ErrorKind::Protocol, "session.assemble").with("violation", what).with("flow", chunk.flow)
+            Error::new(ErrorKind::Protocol, "session.assemble")
+                .with("violation", what)
+                .with("flow", chunk.flow)
         };
         if chunk.abort {
             self.flows.remove(&chunk.flow);

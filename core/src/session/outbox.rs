@@ -184,6 +184,25 @@ impl Outbox {
         }
     }
 
+    /// Begins a large frame that its owner sends with [`push_chunk`](Self::push_chunk).
+    pub fn begin_flow(&mut self) -> u32 {
+        self.next_flow = self.next_flow.wrapping_add(1);
+        self.next_flow
+    }
+
+    /// Sends bytes `from..to` of the large frame made of `parts`, if there is room.
+    ///
+    /// # Errors
+    /// Those of [`FrameSender::push`].
+    pub fn push_chunk(&mut self, flow: u32, parts: &[&[u8]], from: usize, to: usize) -> Result<Sent> {
+        push_chunk(self.sender.as_mut(), flow, parts, from, to)
+    }
+
+    /// Leaves the rest of a large frame, from `sent` on, to the backlog.
+    pub fn keep_rest(&mut self, flow: u32, sent: usize, body: Vec<u8>) {
+        self.keep(Waiting { head: body, tail: None, flow: Some((flow, sent)) });
+    }
+
     /// Shows the peer what was sent. Never waits.
     ///
     /// # Errors
@@ -270,7 +289,8 @@ impl Outbox {
         self.sender.wait_room(wait)
     }
 
-    fn count(&mut self, bytes: usize) {
+    /// Counts a frame that was sent by [`push_chunk`](Self::push_chunk).
+    pub fn count(&mut self, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes as u64;
     }

@@ -114,7 +114,11 @@ impl ShmReceiver {
             Bell::ToHost { poller, .. } => poller.signal(),
             // Either a thread of the client sleeps for room, or its poller has a backlog to send.
             bell @ Bell::ToClient(_) => {
-                if self.consumer.wake_space() { Ok(()) } else { bell.ring_poller() }
+                if self.consumer.wake_space() {
+                    Ok(())
+                } else {
+                    bell.ring_poller()
+                }
             }
         }
     }

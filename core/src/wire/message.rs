@@ -76,28 +76,30 @@ impl MessageHeader {
         out
     }
 
-    /// Reads the front of a body and checks that its parts fill the body exactly.
-    pub fn decode(body: &[u8]) -> Result<Self> {
-        let kind = Kind::of(body)?;
-        let fixed: &[u8; HEADER_BYTES] =
-            body.first_chunk().ok_or_else(|| protocol("message: shorter than its header"))?;
+    /// Reads the fixed part alone.
+    fn read(fixed: &[u8; HEADER_BYTES]) -> Result<Self> {
         let u16_at = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
-        let u32_at = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        let header = Self {
-            kind,
+        let u64_at = |at: usize| u64::from(u32_of(fixed, at)) | u64::from(u32_of(fixed, at + 4)) << 32;
+        Ok(Self {
+            kind: Kind::of(fixed)?,
             priority: fixed[2],
             id: u64_at(4),
             timestamp: Timestamp(u64_at(12)),
-            ttl_ms: u32_at(20),
-            delay_ms: u32_at(24),
+            ttl_ms: u32_of(fixed, 20),
+            delay_ms: u32_of(fixed, 24),
             target_count: u16_at(28),
             subject_bytes: u16_at(30),
-            header_bytes: u32_at(32),
-            payload_bytes: u32_at(36),
-            aux: u32_at(40),
-        };
-        if !matches!(kind, Kind::Event | Kind::Request | Kind::Response | Kind::Failure) {
+            header_bytes: u32_of(fixed, 32),
+            payload_bytes: u32_of(fixed, 36),
+            aux: u32_of(fixed, 40),
+        })
+    }
+
+    /// Reads the front of a body and checks that its parts fill the body exactly.
+    pub fn decode(body: &[u8]) -> Result<Self> {
+        let header =
+            Self::read(body.first_chunk().ok_or_else(|| protocol("message: shorter than its header"))?)?;
+        if !matches!(header.kind, Kind::Event | Kind::Request | Kind::Response | Kind::Failure) {
             return Err(protocol("message: not a kind of message"));
         }
         if header.priority > 9 {
@@ -136,21 +138,26 @@ impl MessageHeader {
 pub struct Message {
     block: Arc<Vec<u8>>,
     start: u32,
-    header: MessageHeader,
+    payload_bytes: u32,
+    ttl_ms: u32,
+    target_count: u16,
+    subject_bytes: u16,
+    header_bytes: u16,
+    priority: u8,
 }
+
+// It is moved several times on its way to a handler.
+const _: () = assert!(size_of::<Message>() <= 32);
+const _: () = assert!(HEADER_BLOCK_BYTES_MAX <= u16::MAX as usize);
 
 impl Message {
     /// The message whose body is `block[start..end]`, checked.
     pub fn decode(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Result<Self> {
         let body = block.get(start..end).ok_or_else(|| protocol("message: outside its block"))?;
         let header = MessageHeader::decode(body)?;
-        let message = Self {
-            block: Arc::clone(block),
-            start: u32::try_from(start).map_err(|_| protocol("message: block too large"))?,
-            header,
-        };
-        if std::str::from_utf8(message.bytes(header.subject_at(), usize::from(header.subject_bytes))).is_err()
-        {
+        let start = u32::try_from(start).map_err(|_| protocol("message: block too large"))?;
+        let message = Self::of(Arc::clone(block), start, &header);
+        if !is_text(message.subject_bytes()) {
             return Err(protocol("message: subject is not UTF-8"));
         }
         if header.header_bytes > 0 {
@@ -159,35 +166,69 @@ impl Message {
         Ok(message)
     }
 
+    /// A message at `start` of `block` whose header was checked.
+    fn of(block: Arc<Vec<u8>>, start: u32, header: &MessageHeader) -> Self {
+        Self {
+            block,
+            start,
+            payload_bytes: header.payload_bytes,
+            ttl_ms: header.ttl_ms,
+            target_count: header.target_count,
+            subject_bytes: header.subject_bytes,
+            header_bytes: header.header_bytes as u16,
+            priority: header.priority,
+        }
+    }
+
     fn bytes(&self, at: usize, count: usize) -> &[u8] {
         let from = self.start as usize + at;
         self.block.get(from..from + count).unwrap_or_default()
     }
 
-    /// The fixed part.
-    pub fn header(&self) -> &MessageHeader {
-        &self.header
+    fn fixed(&self) -> &[u8; HEADER_BYTES] {
+        self.bytes(0, HEADER_BYTES)
+            .first_chunk()
+            .expect("decode checked that the fixed part lies in the block")
+    }
+
+    fn u64_at(&self, at: usize) -> u64 {
+        let fixed = self.fixed();
+        u64::from(u32_of(fixed, at)) | u64::from(u32_of(fixed, at + 4)) << 32
+    }
+
+    /// The fixed part, as the frame carried it.
+    pub fn header(&self) -> MessageHeader {
+        MessageHeader::read(self.fixed()).expect("decode checked the kind")
+    }
+
+    fn subject_at(&self) -> usize {
+        HEADER_BYTES + usize::from(self.target_count) * TARGET_BYTES
+    }
+
+    fn headers_at(&self) -> usize {
+        self.subject_at() + usize::from(self.subject_bytes)
+    }
+
+    fn payload_at(&self) -> usize {
+        self.headers_at() + usize::from(self.header_bytes)
+    }
+
+    fn subject_bytes(&self) -> &[u8] {
+        self.bytes(self.subject_at(), self.subject_bytes.into())
     }
 
     /// Where it was published; of a request, the service's name.
     pub fn subject(&self) -> &str {
-        let bytes = self.bytes(self.header.subject_at(), usize::from(self.header.subject_bytes));
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.subject_bytes()).unwrap_or_default()
     }
 
     /// The payload's bytes.
     pub fn payload(&self) -> &[u8] {
-        let at = self.header.subject_at()
-            + usize::from(self.header.subject_bytes)
-            + self.header.header_bytes as usize;
-        self.bytes(at, self.header.payload_bytes as usize)
+        self.bytes(self.payload_at(), self.payload_bytes as usize)
     }
 
     fn header_block(&self) -> &[u8] {
-        self.bytes(
-            self.header.subject_at() + usize::from(self.header.subject_bytes),
-            self.header.header_bytes as usize,
-        )
+        self.bytes(self.headers_at(), self.header_bytes.into())
     }
 
     /// All headers, in the order they were given.
@@ -207,33 +248,42 @@ impl Message {
 
     /// The id its publisher gave it, unique on this mesh; in requests, the call's number.
     pub fn id(&self) -> u64 {
-        self.header.id
+        self.u64_at(4)
     }
 
-    /// When it was published.
+    /// When it was published. Requests and answers carry it to within a few milliseconds.
     pub fn timestamp(&self) -> Timestamp {
-        self.header.timestamp
+        Timestamp(self.u64_at(12))
     }
 
     /// 0 to 9; higher is delivered first.
     pub fn priority(&self) -> u8 {
-        self.header.priority
+        self.priority
     }
 
     /// How long after publishing it is still delivered; `None` for ever.
     pub fn ttl(&self) -> Option<Duration> {
-        (self.header.ttl_ms > 0).then(|| Duration::from_millis(self.header.ttl_ms.into()))
+        (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms.into()))
+    }
+
+    /// Milliseconds it is to be held back before it is delivered.
+    pub fn delay_ms(&self) -> u32 {
+        u32_of(self.fixed(), 24)
+    }
+
+    /// Request: the time left in ms; failure: the kind's number.
+    pub fn aux(&self) -> u32 {
+        u32_of(self.fixed(), 40)
     }
 
     /// Whether its time to live has passed.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.header.ttl_ms > 0
-            && now.0.saturating_sub(self.header.timestamp.0) >= u64::from(self.header.ttl_ms) * 1_000_000
+        self.ttl_ms > 0 && now.0.saturating_sub(self.timestamp().0) >= u64::from(self.ttl_ms) * 1_000_000
     }
 
     /// The targets the frame named.
     pub fn targets(&self) -> impl Iterator<Item = Target> + '_ {
-        self.bytes(HEADER_BYTES, usize::from(self.header.target_count) * TARGET_BYTES)
+        self.bytes(HEADER_BYTES, usize::from(self.target_count) * TARGET_BYTES)
             .chunks_exact(TARGET_BYTES)
             .map(|b| Target {
                 id: u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
@@ -243,28 +293,28 @@ impl Message {
 
     /// The only target, if there is just one.
     pub fn only_target(&self) -> Option<Target> {
-        if self.header.target_count == 1 { self.targets().next() } else { None }
+        if self.target_count == 1 { self.targets().next() } else { None }
     }
 
     /// Subject, headers and payload as they lie in the frame: what stays the same when it is forwarded.
     pub fn tail(&self) -> &[u8] {
-        let at = self.header.subject_at();
-        self.bytes(at, self.header.body_bytes() - at)
+        let at = self.subject_at();
+        self.bytes(at, self.weight() - at)
     }
 
     /// Bytes of memory it stands for, when queues are bounded by size.
     pub fn weight(&self) -> usize {
-        self.header.body_bytes()
+        self.payload_at() + self.payload_bytes as usize
     }
 
     /// The same message with another fixed part (its lengths are kept) and no targets, for forwarding.
     pub fn forward_header(&self, kind: Kind, id: u64, aux: u32, targets: u16) -> MessageHeader {
-        MessageHeader { kind, id, aux, target_count: targets, delay_ms: 0, ..self.header }
+        MessageHeader { kind, id, aux, target_count: targets, delay_ms: 0, ..self.header() }
     }
 
     /// The error that a failure message carries.
     pub fn to_error(&self) -> Error {
-        let kind = ErrorKind::from_number(i32::try_from(self.header.aux).unwrap_or(0));
+        let kind = ErrorKind::from_number(i32::try_from(self.aux()).unwrap_or(0));
         let mut error = Error::new(kind, self.subject().to_owned());
         for (name, value) in self.headers() {
             error = error.with(name.to_owned(), value);
@@ -273,12 +323,21 @@ impl Message {
     }
 }
 
+fn u32_of(fixed: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
+}
+
+/// Whether bytes are UTF-8; short plain text, by far the commonest, is told by one pass.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("subject", &self.subject())
-            .field("id", &self.header.id)
-            .field("payload_bytes", &self.header.payload_bytes)
+            .field("id", &self.id())
+            .field("payload_bytes", &self.payload_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -393,7 +452,7 @@ impl<'a> Draft<'a> {
 
     /// As a [`Message`] of this process, for subscribers in the same process.
     pub fn to_message(&self) -> Message {
-        Message { block: Arc::new(self.encode()), start: 0, header: self.header() }
+        Message::of(Arc::new(self.encode()), 0, &self.header())
     }
 
     /// Lays headers out as they lie in a frame.
@@ -470,7 +529,7 @@ mod tests {
             prop_assert_eq!(message.payload(), payload.as_slice());
             let found: Vec<(String, String)> = message.headers().map(|(k, v)| (k.into(), v.into())).collect();
             prop_assert_eq!(found, headers);
-            prop_assert_eq!(message.header(), &draft.header());
+            prop_assert_eq!(message.header(), draft.header());
             // Forwarded with targets, it is the same message.
             let mut forwarded = message.forward_header(Kind::Event, id, aux, 2).encode().to_vec();
             encode_targets([Target { id: 5, gap: 0 }, Target { id: 6, gap: 9 }], &mut forwarded);
