@@ -3,7 +3,7 @@
 #   make demo [DIR=path]     three languages count a directory together, one of them is killed on the way
 #   make test                every check there is; each part alone is `make test-PART`: fmt generated lint rust
 #                            loom fuzz doc c python node behaviour examples snippets demo
-#   make soak [MINUTES=10]   hours of traffic and killed processes, in as many minutes as you give it
+#   make soak [MINUTES=10]   traffic while processes are killed, for so many minutes
 #   make compare-ipc         FlowMesh beside its peers, one table
 #   make install [PREFIX=/usr/local] [DESTDIR=]   header, libraries and pkg-config file for C
 #   make fmt lint doc clean
@@ -33,7 +33,7 @@ PARTS := fmt generated lint rust loom fuzz doc c python node behaviour examples 
 
 .PHONY: help
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 12
 
 # ---------- what the targets stand on
 
@@ -138,7 +138,7 @@ test-python: $(STAMPS)/python
 	cd bindings/python && ../../$(PY) -m pytest && ../../$(PY) -m mypy
 
 test-node: $(STAMPS)/node
-	cd bindings/node && npm test --silent
+	cd bindings/node && NODE_OPTIONS=--test-reporter=spec npm test --silent
 
 test-behaviour: test-behaviour-rust test-behaviour-c test-behaviour-python test-behaviour-node
 

@@ -19,18 +19,18 @@ const SERVICE = 'compare.echo';
 const CAPACITY = 65_536;
 const PATIENCE_MS = 20_000;
 
-async function rpc(mesh, start) {
+async function rpc(mesh, runClient) {
   const service = mesh.serve(SERVICE, (request) => {
     const seed = seedOf(request.payload);
     check(request.payload, seed);
     return payload(seed);
   });
   await service.ready;
-  await start();
+  await runClient();
   await service.close();
 }
 
-async function rpcChild(mesh) {
+async function rpcClient(mesh) {
   const samples = [];
   for (let seed = 0; seed < CALLS / 10 + CALLS; seed += 1) {
     const start = process.hrtime.bigint();
@@ -42,10 +42,10 @@ async function rpcChild(mesh) {
   console.log(`figure ${sorted[CALLS / 2]} ${sorted[(CALLS * 99) / 100]}`);
 }
 
-async function rate(mesh, start) {
+async function rate(mesh, runClient) {
   const received = mesh.subscribe(RECEIVED);
   await received.ready;
-  const ended = start();
+  const ended = runClient();
   const patience = { timeoutMs: PATIENCE_MS };
   await received.receive(patience);
   let perSecond = 0;
@@ -63,7 +63,7 @@ async function rate(mesh, start) {
   console.log(`figure ${perSecond} ${perSecond}`);
 }
 
-async function rateChild(mesh) {
+async function rateClient(mesh) {
   const options = { capacity: CAPACITY, onSlow: 'block', blockTimeoutMs: PATIENCE_MS };
   const events = mesh.subscribe(SUBJECT, options);
   await events.ready;
@@ -80,21 +80,22 @@ async function rateChild(mesh) {
   }
 }
 
-const [what, directory] = process.argv.slice(2);
-if (directory === undefined) {
+// Without a directory this is the process to start with, the host.
+const [what, connectTo] = process.argv.slice(2);
+if (connectTo === undefined) {
   const directory = await mkdtemp(join(tmpdir(), 'flowmesh-compare-'));
   const mesh = await open(directory);
-  // Runs the client, until it has left.
-  const start = async () => {
+  // Settles when the client has left.
+  const runClient = async () => {
     const child = fork(fileURLToPath(import.meta.url), [what, directory]);
     const [code] = await once(child, 'exit');
-    if (code !== 0) throw new Error(`the child left with ${code}`);
+    if (code !== 0) throw new Error(`the client left with ${code}`);
   };
-  await { rpc, rate }[what](mesh, start);
+  await { rpc, rate }[what](mesh, runClient);
   await mesh.close();
   await rm(directory, { recursive: true });
 } else {
-  const mesh = await connect(directory);
-  await { rpc: rpcChild, rate: rateChild }[what](mesh);
+  const mesh = await connect(connectTo);
+  await { rpc: rpcClient, rate: rateClient }[what](mesh);
   await mesh.close();
 }

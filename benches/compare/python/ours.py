@@ -20,14 +20,14 @@ CAPACITY = 65_536
 PATIENCE = 20.0
 
 
-def rpc(mesh, child):
+def rpc(mesh, client):
     """Round trip of 64 bytes: the client calls the host."""
     with mesh.serve(SERVICE, lambda request: PAYLOAD.pack(*PAYLOAD.unpack(request.payload))):
-        child.start()
-        child.join()
+        client.start()
+        client.join()
 
 
-def rpc_child(directory):
+def rpc_client(directory):
     samples = []
     with flowmesh.connect(directory) as mesh:
         for seed in range(CALLS // 10 + CALLS):
@@ -40,10 +40,10 @@ def rpc_child(directory):
     print("figure", samples[CALLS // 2], samples[CALLS * 99 // 100])
 
 
-def rate(mesh, child):
+def rate(mesh, client):
     """64-byte events one way, none lost: the host publishes, the client receives."""
     with mesh.subscribe(RECEIVED) as received:
-        child.start()
+        client.start()
         received.receive(PATIENCE)
         for count in (EVENTS // 10, EVENTS):
             start = time.perf_counter()
@@ -51,11 +51,11 @@ def rate(mesh, child):
                 mesh.publish_many(SUBJECT, [payload(seed) for seed in range(first, first + BATCH)])
             received.receive(PATIENCE)
             elapsed = time.perf_counter() - start
-    child.join()
+    client.join()
     print("figure", EVENTS / elapsed, EVENTS / elapsed)
 
 
-def rate_child(directory):
+def rate_client(directory):
     with (
         flowmesh.connect(directory) as mesh,
         mesh.subscribe(SUBJECT, capacity=CAPACITY, on_slow="block", block_timeout=PATIENCE) as events,
@@ -71,12 +71,13 @@ def rate_child(directory):
             mesh.publish(RECEIVED)
 
 
-def main(host, client):
+def main(host_part, client_part):
     with tempfile.TemporaryDirectory(prefix="flowmesh-compare-") as directory, flowmesh.open(directory) as mesh:
-        child = multiprocessing.get_context("spawn").Process(target=client, args=(directory,), daemon=True)
-        host(mesh, child)
-    return child.exitcode
+        context = multiprocessing.get_context("spawn")
+        client = context.Process(target=client_part, args=(directory,), daemon=True)
+        host_part(mesh, client)
+    return client.exitcode
 
 
 if __name__ == "__main__":
-    sys.exit(main(*{"rpc": (rpc, rpc_child), "rate": (rate, rate_child)}[sys.argv[1]]))
+    sys.exit(main(*{"rpc": (rpc, rpc_client), "rate": (rate, rate_client)}[sys.argv[1]]))

@@ -160,9 +160,10 @@ impl Ord for Timer {
 const WAKE: u64 = u64::MAX;
 /// The token of the leader's kick.
 const KICK: u64 = u64::MAX - 1;
-/// How often the poller looks after a busy leader, and how many turns make a leader busy.
+/// How often the poller looks after a busy leader; how many turns, and how long each at the most, make it busy.
 const TEND_INTERVAL: Duration = Duration::from_millis(1);
 const LEADS_A_STRETCH: u32 = 64;
+const BUSY_TURN: Duration = Duration::from_micros(100);
 /// Looks without a turn of leading in between after which the poller sleeps for good.
 const QUIET_TICKS: u32 = 8;
 /// Bytes taken from one link before the next has its turn.
@@ -626,13 +627,14 @@ impl Engine {
 
     /// Says that the poller sleeps, and makes sure that nothing is left lying.
     ///
-    /// A client whose only waiting thread leads again and again stays awake instead: peers then need not
-    /// ring, and the poller looks after it every millisecond until the thread stops coming back.
+    /// When the only thread that waits leads again and again, the process stays awake instead: peers then
+    /// need not ring. The poller looks after it every millisecond, and takes over again when it finds that
+    /// the thread left something lying or stopped coming back.
     fn leave(&self, io: &mut Io) {
         if matches!(self.strategy, WaitStrategy::Timed { .. }) {
             return;
         }
-        if self.lead_epoll.is_none() && self.others.load(Ordering::Relaxed) == 0 {
+        if self.others.load(Ordering::Relaxed) == 0 {
             let leads = self.leads.load(Ordering::Relaxed).wrapping_add(1);
             // Partner of the poller's end of tending: either it sees this turn and goes on, or this thread
             // sees that it has ended.
@@ -643,7 +645,7 @@ impl Engine {
             if leads.is_multiple_of(LEADS_A_STRETCH) {
                 let now = self.now();
                 let stretch = now.since(Moment(self.stretch_begun.swap(now.0, Ordering::Relaxed)));
-                if stretch < TEND_INTERVAL * LEADS_A_STRETCH {
+                if stretch < BUSY_TURN * LEADS_A_STRETCH {
                     self.tending.store(true, Ordering::Release);
                     self.wake_poller();
                     return;
@@ -707,9 +709,11 @@ impl Engine {
     fn poller_turn(&self) {
         self.poller_leads.store(true, Ordering::Release);
         let mut io = self.lock_io();
-        if self.tending.load(Ordering::Acquire) {
-            self.look(&mut io);
-        } else {
+        if self.tending.load(Ordering::SeqCst) && self.look(&mut io) {
+            // It stays away longer than it used to.
+            self.tending.store(false, Ordering::SeqCst);
+        }
+        if !self.tending.load(Ordering::SeqCst) {
             self.disarm(&mut io);
             let mut spin = self.poller_spin.lock();
             let mut turn = Turn::new(&mut spin);
@@ -809,7 +813,9 @@ impl Turn {
         }
         self.looks = self.looks.wrapping_add(1);
         // A clock costs as much as a look; what comes at once is found without one.
-        if self.looks.is_multiple_of(16) && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget {
+        if self.looks.is_multiple_of(16)
+            && self.begun.get_or_insert_with(Instant::now).elapsed() >= self.budget
+        {
             return false;
         }
         spin_loop();

@@ -1,0 +1,187 @@
+//! What the parts cost, each alone and on one thread: `cargo bench -p flowmesh-benches [-- NAME]`.
+//!
+//! To see what a change does to a part. How fast the whole is, beside others, `benches/compare` tells.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flowmesh::bus::trie::Trie;
+use flowmesh::bus::{Bus, Inbox, SubscriptionKey};
+use flowmesh::clock::{Moment, Timestamp};
+use flowmesh::rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits};
+use flowmesh::shm::{
+    AttentionMap, AttentionPage, Consumer, Producer, Push, ReaderMap, RegionFd, WaitingWord, WriterMap,
+    frames,
+};
+use flowmesh::wire::{Draft, Kind, Message};
+use flowmesh::{Name, OnSlow, Pattern, ServeOptions, SubscribeOptions};
+
+/// A burst of frames into a ring and out of it again.
+fn ring(criterion: &mut Criterion) {
+    let (mut producer, mut consumer) = ring_ends();
+    let mut out = Vec::with_capacity(RING_BYTES);
+    let mut group = criterion.benchmark_group("ring");
+    group.throughput(Throughput::Elements(BURST));
+    group.bench_function("push, publish and drain 32 frames of 64 B", |bencher| {
+        bencher.iter(|| {
+            for _ in 0..BURST {
+                assert_eq!(producer.try_push(&[black_box(&PAYLOAD)]).unwrap(), Push::Written);
+            }
+            black_box(producer.publish());
+            out.clear();
+            consumer.drain(&mut out, RING_BYTES).unwrap();
+            assert_eq!(frames(&out).count() as u64, BURST);
+        });
+    });
+    group.finish();
+}
+
+/// The host's ring, with the host's end and the client's, in one process.
+fn ring_ends() -> (Producer, Consumer) {
+    let region = || RegionFd::create("flowmesh-bench", 1, RING_BYTES, 0).unwrap();
+    let (host, client) = (region(), region());
+    let page = AttentionPage::create("flowmesh-bench").unwrap();
+    let writer = |region: &RegionFd| WriterMap::map(region.fd(), &region.params()).unwrap();
+    let reader = |region: &RegionFd| ReaderMap::map(region.fd(), &region.params()).unwrap();
+    let bell = WaitingWord::Attention(AttentionMap::map(page.fd()).unwrap());
+    let producer = Producer::attach(writer(&host), reader(&client), bell);
+    let consumer = Consumer::attach(writer(&client), reader(&host));
+    (producer, consumer)
+}
+
+fn message(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("message");
+    group.bench_function("encode", |bencher| bencher.iter(|| draft(black_box(1)).encode()));
+    let block = Arc::new(draft(1).encode());
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| Message::decode(black_box(&block), 0, block.len()).unwrap());
+    });
+    group.finish();
+}
+
+/// No subject comes from a cache.
+fn trie(criterion: &mut Criterion) {
+    let mut trie = Trie::new();
+    for id in 0..PATTERNS {
+        trie.insert(&pattern(id), id);
+    }
+    let mut matched = Vec::new();
+    let mut turn = Turn(0);
+    let subjects = subjects();
+    criterion.bench_function("trie: match among 100,000 patterns", |bencher| {
+        bencher.iter(|| {
+            matched.clear();
+            trie.matches(black_box(turn.next(&subjects)), &mut matched);
+            assert!(!matched.is_empty());
+        });
+    });
+}
+
+fn route(criterion: &mut Criterion) {
+    let mut bus = Bus::new(PATTERNS as usize);
+    for id in 0..PATTERNS {
+        let key = SubscriptionKey { owner: 1, id };
+        bus.subscribe(key, &pattern(id), &SubscribeOptions::default()).unwrap();
+    }
+    let subjects = subjects();
+    let mut turn = Turn(0);
+    let mut group = criterion.benchmark_group("route");
+    group.bench_function("the same subject again", |bencher| {
+        bencher.iter(|| assert!(!bus.route(black_box(&subjects[0])).is_empty()));
+    });
+    group.bench_function("one of 64 subjects", |bencher| {
+        bencher.iter(|| assert!(!bus.route(black_box(turn.next(&subjects[..64]))).is_empty()));
+    });
+    group.bench_function("one of more than are remembered", |bencher| {
+        bencher.iter(|| assert!(!bus.route(black_box(turn.next(&subjects))).is_empty()));
+    });
+    group.finish();
+}
+
+/// One call through the host's table.
+fn rpc(criterion: &mut Criterion) {
+    let mut rpc = Rpc::new(RpcLimits::default());
+    let mut effects = Vec::new();
+    let (instance, who) = (InstanceKey { owner: 1, id: 1 }, InstanceWho::default());
+    let service = Name::parse(SERVICE).unwrap();
+    rpc.serve(instance, &service, ServeOptions::default(), who, NOW, &mut effects).unwrap();
+    let message = draft(1).to_message();
+    let mut caller = CallerKey { owner: 2, call: 0 };
+    criterion.bench_function("rpc: request to response", |bencher| {
+        bencher.iter(|| {
+            caller.call += 1;
+            rpc.request(caller, black_box(SERVICE), message.clone(), PATIENCE, NOW, &mut effects);
+            let Some(Effect::Deliver { call, .. }) = effects.pop() else { panic!("not delivered") };
+            rpc.respond(instance.owner, call, Ok(message.clone()), NOW, &mut effects);
+            let Some(Effect::Answer { result: Ok(_), .. }) = effects.pop() else { panic!("not answered") };
+        });
+    });
+}
+
+fn inbox(criterion: &mut Criterion) {
+    let mut inbox = Inbox::new(BURST as usize, OnSlow::DropOldest, None);
+    let message = draft(1).to_message();
+    let mut group = criterion.benchmark_group("inbox");
+    group.throughput(Throughput::Elements(BURST));
+    group.bench_function("push and pop 32 events", |bencher| {
+        bencher.iter(|| {
+            for _ in 0..BURST {
+                inbox.push(message.clone(), 0);
+            }
+            while let Some(delivery) = inbox.pop(WALL, NOW) {
+                black_box(delivery);
+            }
+        });
+    });
+    group.finish();
+}
+
+fn draft(id: u64) -> Draft<'static> {
+    Draft::new(Kind::Event, id, "plant1.line2.cell3.sensor4.reading", &PAYLOAD)
+}
+
+/// One subject of each pattern, neighbours far apart.
+fn subjects() -> Vec<String> {
+    (0..SUBJECTS).map(|number| subject(number * 7_919 % PATTERNS)).collect()
+}
+
+/// A tenth of them leave something open.
+fn pattern(id: u32) -> Pattern {
+    let subject = subject(id);
+    let text = match id % 20 {
+        0 => subject.replace(".reading", ".>"),
+        1 => subject.replace(".reading", ".*"),
+        _ => subject,
+    };
+    Pattern::parse(&text).unwrap()
+}
+
+fn subject(id: u32) -> String {
+    format!("plant{}.line{}.cell{}.sensor{}.reading", id % 10, id / 10 % 10, id / 100 % 10, id / 1_000)
+}
+
+/// Goes round and round.
+struct Turn(usize);
+
+impl Turn {
+    fn next<'a>(&mut self, subjects: &'a [String]) -> &'a str {
+        self.0 = (self.0 + 1) % subjects.len();
+        &subjects[self.0]
+    }
+}
+
+const PAYLOAD: [u8; 64] = [7; 64];
+const RING_BYTES: usize = 1 << 20;
+const BURST: u64 = 32;
+const PATTERNS: u32 = 100_000;
+/// Far more than the bus remembers.
+const SUBJECTS: u32 = 50_000;
+const SERVICE: &str = "bench.echo";
+const NOW: Moment = Moment(1_000_000_000);
+const WALL: Timestamp = Timestamp(1_000_000_000);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+criterion_group!(parts, ring, message, trie, route, rpc, inbox);
+criterion_main!(parts);
