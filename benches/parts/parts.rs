@@ -12,7 +12,7 @@ use flowmesh::bus::{Bus, Inbox, SubscriptionKey};
 use flowmesh::clock::{Moment, Timestamp};
 use flowmesh::rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits};
 use flowmesh::shm::{
-    AttentionMap, AttentionPage, Consumer, Producer, Push, ReaderMap, RegionFd, WaitingWord, WriterMap,
+    AttentionMap, AttentionPage, Consumer, Producer, Push, ReaderMap, RegionFd, Ring, WaitingWord, WriterMap,
     frames,
 };
 use flowmesh::wire::{Draft, Kind, Message};
@@ -29,7 +29,7 @@ fn ring(criterion: &mut Criterion) {
             for _ in 0..BURST {
                 assert_eq!(producer.try_push(&[black_box(&PAYLOAD)]).unwrap(), Push::Written);
             }
-            black_box(producer.publish());
+            assert_eq!(producer.publish(), Ring::None, "nobody sleeps");
             out.clear();
             consumer.drain(&mut out, RING_BYTES).unwrap();
             assert_eq!(frames(&out).count() as u64, BURST);

@@ -42,7 +42,8 @@ fn programs() {
 
 // ---- memory
 
-/// The maps of this process that it shares and may write: its own region, a host's attention page.
+/// The memory that this process shares and may write: its own region, a host's attention page. Mapped once
+/// more, so that it stays when its session ends.
 fn own_regions(name: &str) -> Vec<(usize, usize)> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let shared = maps.lines().filter(|line| line.contains("rw-s") && line.contains(name));
@@ -51,7 +52,12 @@ fn own_regions(name: &str) -> Vec<(usize, usize)> {
         .filter(|line| line.split_whitespace().nth(2) == Some("00000000"))
         .map(|line| {
             let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
-            (usize::from_str_radix(start, 16).unwrap(), usize::from_str_radix(end, 16).unwrap())
+            let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
+            // SAFETY: an old size of zero makes another map of the same shared pages and leaves the old one.
+            let again =
+                unsafe { libc::mremap(start as *mut libc::c_void, 0, end - start, libc::MREMAP_MAYMOVE) };
+            assert_ne!(again, libc::MAP_FAILED);
+            (again as usize, again as usize + end - start)
         })
         .collect()
 }
@@ -204,7 +210,7 @@ fn honest_traffic<'scope>(
             assert_eq!((got.message.payload(), got.gap), (&count.to_le_bytes()[..], 0));
             count += 1;
         }
-        drop(service);
+        drop((service, one));
         count
     })
 }
@@ -464,7 +470,7 @@ fn any_frames_of_a_client_end_its_session_or_are_answered() {
 #[test]
 fn each_violation_of_a_client_ends_its_session_with_protocol() {
     let dir = Dir::new();
-    let host = Mesh::builder().max_message_bytes(100_000).ring_bytes(64 << 10).open(&dir).unwrap();
+    let host = Mesh::builder().max_message_bytes(100_000).ring_bytes(128 << 10).open(&dir).unwrap();
     let chunk = |flow, total, offset, bytes: &[u8]| {
         let chunk = Chunk { flow, total, offset, abort: false, bytes: &[] };
         [&chunk.prefix()[..], bytes].concat()
@@ -574,17 +580,15 @@ fn told_so() {
     let sub = client.subscribe("a").unwrap();
     let regions = own_regions("memfd:flowmesh-client");
     assert_eq!(regions.len(), 1);
-    // SAFETY: a writable map of this process, as long as `client` lives.
+    // SAFETY: a writable map of this process, which nobody unmaps.
     let tail = unsafe { &*((regions[0].0 + 128) as *const AtomicU64) };
-    // No frame begins there.
-    tail.fetch_add(4, SeqCst);
-    host.publish("a", b"").unwrap();
-    let error = loop {
-        match sub.receive(SOON) {
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
+    until("the host has noticed", || {
+        // No frame ends there.
+        let _ = client.publish("b", b"");
+        tail.fetch_add(4, SeqCst);
+        client.is_closed()
+    });
+    let error = sub.receive(SOON).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
     assert_eq!(client.publish("a", b"").unwrap_err().kind(), ErrorKind::Protocol);
     until("it is counted", || host.stats().unwrap().protocol_violations == 1);

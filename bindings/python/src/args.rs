@@ -44,12 +44,18 @@ impl Whole {
     }
 
     /// The value as `T`, whose own range is the limit.
-    pub(crate) fn fitting<T: TryFrom<i64>>(self, operation: &'static str, argument: &'static str) -> Result<T> {
-        T::try_from(self.0).map_err(|_| invalid(operation, argument, self.0, "not negative, and of sensible size"))
+    pub(crate) fn fitting<T: TryFrom<i64>>(
+        self,
+        operation: &'static str,
+        argument: &'static str,
+    ) -> Result<T> {
+        T::try_from(self.0)
+            .map_err(|_| invalid(operation, argument, self.0, "not negative, and of sensible size"))
     }
 }
 
 /// A `str`, borrowed. One with lone surrogates has no UTF-8 and is `InvalidArgument`.
+#[derive(Clone, Copy)]
 pub(crate) struct Text<'a>(pub(crate) &'a str);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Text<'a> {
@@ -110,7 +116,8 @@ pub(crate) fn headers(headers: Option<&Bound<'_, PyAny>>) -> Result<Headers> {
     items
         .try_iter()?
         .map(|item| {
-            let (name, value) = item?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().map_err(|_| not_mapping())?;
+            let (name, value) =
+                item?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().map_err(|_| not_mapping())?;
             pair(&name, &value)
         })
         .collect()

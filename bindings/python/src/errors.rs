@@ -66,7 +66,10 @@ pub(crate) fn invalid(
 
 /// What a handler's exception is to the caller: the name of its class and its text.
 pub(crate) fn handler_error(py: Python<'_>, error: &PyErr) -> HandlerError {
-    let kind = error.get_type(py).qualname().map_or_else(|_| "Exception".into(), |name| name.to_string_lossy().into());
+    let kind = error
+        .get_type(py)
+        .qualname()
+        .map_or_else(|_| "Exception".into(), |name| name.to_string_lossy().into());
     let message = match error.value(py).str() {
         Ok(text) => text.to_string_lossy().into_owned(),
         Err(_) => "the exception has no text".to_owned(),
@@ -80,6 +83,8 @@ pub(crate) fn handler_error(py: Python<'_>, error: &PyErr) -> HandlerError {
 pub(crate) fn kinds() -> Vec<(i32, &'static str, &'static str, bool, &'static str, &'static str)> {
     ErrorKind::ALL
         .iter()
-        .map(|kind| (kind.number(), kind.name(), kind.code(), kind.is_retryable(), kind.meaning(), kind.advice()))
+        .map(|kind| {
+            (kind.number(), kind.name(), kind.code(), kind.is_retryable(), kind.meaning(), kind.advice())
+        })
         .collect()
 }

@@ -10,7 +10,9 @@ use crate::{
     stats,
     wait::waiting,
 };
-use flowmesh::{CallOptions, MeshBuilder, PublishOptions, Role, ServeOptions, SubscribeOptions, WaitStrategy};
+use flowmesh::{
+    CallOptions, MeshBuilder, PublishOptions, Role, ServeOptions, SubscribeOptions, WaitStrategy,
+};
 use pyo3::{
     prelude::*,
     types::{PyBool, PyBytes, PyDict, PyList, PyString},
@@ -31,7 +33,7 @@ impl Mesh {
     fn new(
         py: Python<'_>,
         how: Text<'_>,
-        target: Bound<'_, PyAny>,
+        target: &Bound<'_, PyAny>,
         secret: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> Result<Self> {
@@ -122,7 +124,7 @@ impl Mesh {
         delay: Option<f64>,
         timeout: Option<f64>,
     ) -> Result<u64> {
-        let payload = Encoded::new(payload.0.as_ref())?;
+        let payload = Encoded::given(payload)?;
         let mut options = publish_options("mesh.publish", headers, priority, ttl, delay, timeout)?;
         payload.describe(&mut options.headers);
         let (subject, payload) = (subject.0, payload.as_bytes());
@@ -151,14 +153,16 @@ impl Mesh {
         if let Some(payloads) = payloads {
             let Text(subject) = events.extract()?;
             let payloads =
-                payloads.try_iter()?.map(|payload| Encoded::new(Some(&payload?))).collect::<Result<Vec<_>>>()?;
+                payloads.try_iter()?.map(|payload| Encoded::new(&payload?)).collect::<Result<Vec<_>>>()?;
             let bytes = payloads.iter().map(Encoded::as_bytes).collect::<Vec<_>>();
             return self.send(py, bytes.iter().map(|bytes| (subject, *bytes)), options, &payloads);
         }
         let pairs = events.try_iter()?.map(|event| pair(&event?)).collect::<Result<Vec<_>>>()?;
-        let subjects =
-            pairs.iter().map(|(subject, _)| Ok(subject.extract::<Text<'_>>()?.0)).collect::<Result<Vec<_>>>()?;
-        let payloads = pairs.iter().map(|(_, payload)| Encoded::new(Some(payload))).collect::<Result<Vec<_>>>()?;
+        let subjects = pairs
+            .iter()
+            .map(|(subject, _)| Ok(subject.extract::<Text<'_>>()?.0))
+            .collect::<Result<Vec<_>>>()?;
+        let payloads = pairs.iter().map(|(_, payload)| Encoded::new(payload)).collect::<Result<Vec<_>>>()?;
         let events = subjects.into_iter().zip(payloads.iter().map(Encoded::as_bytes)).collect::<Vec<_>>();
         self.send(py, events.iter().copied(), options, &payloads)
     }
@@ -176,7 +180,7 @@ impl Mesh {
         timeout: Option<f64>,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> Result<Message> {
-        let payload = Encoded::new(payload.0.as_ref())?;
+        let payload = Encoded::given(payload)?;
         let options = call_options(&payload, timeout, headers)?;
         let (service, payload) = (service.0, payload.as_bytes());
         let reply = waiting(py, None, |wait| self.inner.call_with(service, payload, &options, wait))?;
@@ -196,7 +200,7 @@ impl Mesh {
         timeout: Option<f64>,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> Result<PendingCall> {
-        let payload = Encoded::new(payload.0.as_ref())?;
+        let payload = Encoded::given(payload)?;
         let options = call_options(&payload, timeout, headers)?;
         let (service, payload) = (service.0, payload.as_bytes());
         Ok(PendingCall::new(py.detach(|| self.inner.start_call(service, payload, &options))?))
@@ -234,7 +238,12 @@ impl Mesh {
         Ok(py.detach(|| self.inner.subscribe_with(pattern, options))?)
     }
 
-    pub(crate) fn serve(&self, py: Python<'_>, name: &str, options: ServeOptions) -> Result<flowmesh::Service> {
+    pub(crate) fn serve(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        options: ServeOptions,
+    ) -> Result<flowmesh::Service> {
         Ok(py.detach(|| self.inner.service(name, options))?)
     }
 
@@ -248,7 +257,12 @@ impl Mesh {
         let Some(first) = payloads.first() else { return Ok(()) };
         if let Some(other) = payloads.iter().find(|payload| payload.content_type() != first.content_type()) {
             let [found, wanted] = [other, first].map(|payload| payload.content_type().unwrap_or("bytes"));
-            return Err(invalid("mesh.publish_many", "content_type", found, format_args!("{wanted}, as the first event has")));
+            return Err(invalid(
+                "mesh.publish_many",
+                "content_type",
+                found,
+                format_args!("{wanted}, as the first event has"),
+            ));
         }
         first.describe(&mut options.headers);
         waiting(py, None, |wait| self.inner.publish_many_wait(events, &options, wait))
@@ -307,7 +321,9 @@ fn set(builder: MeshBuilder, name: &str, value: &Bound<'_, PyAny>) -> Result<Mes
         "ring_bytes" => builder.ring_bytes(count("ring_bytes")?),
         "max_sessions" => builder.max_sessions(count("max_sessions")?),
         "wait" => builder.wait_strategy(wait_strategy(value)?),
-        "connect_timeout" => builder.connect_timeout(seconds(operation, "connect_timeout", value.extract()?)?),
+        "connect_timeout" => {
+            builder.connect_timeout(seconds(operation, "connect_timeout", value.extract()?)?)
+        }
         "shared_memory" => builder.shared_memory(value.extract()?),
         "breaker" => match value.cast::<PyBool>() {
             Ok(on) if on.is_true() => builder,

@@ -1,12 +1,14 @@
 //! A received message as Python sees it.
 
-use crate::{
-    args::not_picklable,
-    errors::Result,
-    payload,
-};
+use crate::{args::not_picklable, errors::Result, payload};
 use flowmesh::Delivery;
-use pyo3::{exceptions::PyBufferError, ffi, prelude::*, sync::PyOnceLock, types::{PyBytes, PyDict}};
+use pyo3::{
+    exceptions::PyBufferError,
+    ffi,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyBytes, PyDict},
+};
 use std::{ffi::c_int, ptr};
 
 /// A received event, request or answer. Its attributes are decoded when they are asked for.
@@ -122,7 +124,12 @@ impl Message {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let (name, message) = (slf.get_type().name()?, slf.get().message());
-        Ok(format!("<{name} subject={:?} id={} payload_bytes={}>", message.subject(), message.id(), message.payload().len()))
+        Ok(format!(
+            "<{name} subject={:?} id={} payload_bytes={}>",
+            message.subject(),
+            message.id(),
+            message.payload().len()
+        ))
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -142,7 +149,14 @@ impl Message {
         // changes; `PyBuffer_FillInfo` takes a reference to the message, which therefore outlives the view,
         // and with `readonly` 1 it refuses a request for a writable buffer.
         let result = unsafe {
-            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), payload.as_ptr().cast_mut().cast(), payload_bytes, 1, flags)
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                payload.as_ptr().cast_mut().cast(),
+                payload_bytes,
+                1,
+                flags,
+            )
         };
         if result == 0 {
             return Ok(());

@@ -67,7 +67,11 @@ impl Retry {
     )]
     fn new(max_attempts: Whole, backoff: Option<Backoff>, dead_letter: Option<Text<'_>>) -> Result<Self> {
         let inner = flowmesh::Retry {
-            max_attempts: max_attempts.within("retry", "max_attempts", 1..=flowmesh::bus::ATTEMPTS_MAX.into())?,
+            max_attempts: max_attempts.within(
+                "retry",
+                "max_attempts",
+                1..=flowmesh::bus::ATTEMPTS_MAX.into(),
+            )?,
             backoff: backoff.map_or_else(flowmesh::Backoff::default, |backoff| backoff.inner),
             dead_letter: dead_letter.map(|Text(subject)| Subject::parse(subject)).transpose()?,
         };
@@ -94,7 +98,8 @@ impl Retry {
     }
 
     fn __repr__(&self) -> String {
-        let dead_letter = self.dead_letter().map_or_else(|| "None".to_owned(), |subject| format!("{subject:?}"));
+        let dead_letter =
+            self.dead_letter().map_or_else(|| "None".to_owned(), |subject| format!("{subject:?}"));
         format!(
             "Retry(max_attempts={}, backoff={}, dead_letter={dead_letter})",
             self.inner.max_attempts,
@@ -230,7 +235,9 @@ pub(crate) fn serve(
         (None, Some(_)) => return Err(invalid(operation, "burst", "given", "only together with rate")),
         // A second's worth at once, if nothing else is said.
         (Some(per_second), None) => Some(RateLimit { per_second, burst: per_second.clamp(1.0, 1e6) as u32 }),
-        (Some(per_second), Some(burst)) => Some(RateLimit { per_second, burst: burst.fitting(operation, "burst")? }),
+        (Some(per_second), Some(burst)) => {
+            Some(RateLimit { per_second, burst: burst.fitting(operation, "burst")? })
+        }
     };
     Ok(ServeOptions {
         version: version.0.to_owned(),

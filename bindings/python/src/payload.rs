@@ -38,9 +38,16 @@ pub(crate) struct Encoded<'py> {
 }
 
 impl<'py> Encoded<'py> {
-    /// Bytes and buffers as they are, `str` as text, the values JSON knows as JSON. Nothing given is no bytes.
-    pub(crate) fn new(payload: Option<&Bound<'py, PyAny>>) -> Result<Self> {
-        let Some(payload) = payload else { return Ok(Self { bytes: None, content_type: None }) };
+    /// The argument; left out it is no bytes.
+    pub(crate) fn given(payload: Payload<'py>) -> Result<Self> {
+        match payload {
+            Payload(Some(payload)) => Self::new(&payload),
+            Payload(None) => Ok(Self { bytes: None, content_type: None }),
+        }
+    }
+
+    /// Bytes and buffers as they are, `str` as text, the values that JSON knows as JSON.
+    pub(crate) fn new(payload: &Bound<'py, PyAny>) -> Result<Self> {
         if let Ok(bytes) = payload.cast::<PyBytes>() {
             return Ok(Self { bytes: Some(bytes.clone()), content_type: None });
         }
@@ -115,7 +122,9 @@ fn to_json<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyBytes>> {
     let options = (PyDict::new(py), default, text, py.None(), ":", ",", false, false, false);
     let chunks = make.bind(py).call1(options)?.call1((value, 0));
     match chunks {
-        Ok(chunks) => utf8(PyString::new(py, "").call_method1("join", (chunks,))?.cast().map_err(PyErr::from)?),
+        Ok(chunks) => {
+            utf8(PyString::new(py, "").call_method1("join", (chunks,))?.cast().map_err(PyErr::from)?)
+        }
         // A cycle, NaN or infinity.
         Err(error) if error.is_instance_of::<PyValueError>(py) => Err(refused(py, &error)),
         Err(error) => Err(error.into()),
@@ -127,7 +136,11 @@ fn refused(py: Python<'_>, error: &PyErr) -> Failure {
 }
 
 /// The value a payload stands for: JSON and text decoded, anything else as bytes.
-pub(crate) fn decode<'py>(py: Python<'py>, payload: &[u8], content_type: Option<&str>) -> Result<Bound<'py, PyAny>> {
+pub(crate) fn decode<'py>(
+    py: Python<'py>,
+    payload: &[u8],
+    content_type: Option<&str>,
+) -> Result<Bound<'py, PyAny>> {
     static SCAN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let is_json = essence.eq_ignore_ascii_case(JSON) || essence.to_ascii_lowercase().ends_with("+json");
@@ -135,7 +148,9 @@ pub(crate) fn decode<'py>(py: Python<'py>, payload: &[u8], content_type: Option<
         return Ok(PyBytes::new(py, payload).into_any());
     }
     let broken = |reason: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::InvalidArgument, "message.value").with("content_type", essence).with("reason", reason)
+        Error::new(ErrorKind::InvalidArgument, "message.value")
+            .with("content_type", essence)
+            .with("reason", reason)
     };
     let text = std::str::from_utf8(payload).map_err(|error| broken(&error))?;
     if !is_json {

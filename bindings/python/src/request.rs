@@ -24,7 +24,8 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(py: Python<'_>, request: flowmesh::Request) -> PyResult<Bound<'_, Self>> {
         let message = Message::once(request.message().clone());
-        let initializer = PyClassInitializer::from(message).add_subclass(Self { open: Mutex::new(Some(request)) });
+        let initializer =
+            PyClassInitializer::from(message).add_subclass(Self { open: Mutex::new(Some(request)) });
         Bound::new(py, initializer)
     }
 
@@ -38,8 +39,9 @@ impl Request {
     }
 
     fn take_for(&self, operation: &'static str) -> Result<flowmesh::Request> {
-        self.take()
-            .ok_or_else(|| Error::new(ErrorKind::Closed, operation).with("reason", "the request was answered").into())
+        self.take().ok_or_else(|| {
+            Error::new(ErrorKind::Closed, operation).with("reason", "the request was answered").into()
+        })
     }
 }
 
@@ -75,7 +77,7 @@ impl Request {
         text_signature = "($self, payload=b'', *, headers=None)"
     )]
     fn reply(&self, py: Python<'_>, payload: Payload<'_>, headers: Option<&Bound<'_, PyAny>>) -> Result<()> {
-        let answer = Answer::new(payload.0.as_ref(), headers)?;
+        let answer = Answer::new(Encoded::given(payload)?, args::headers(headers)?);
         let request = self.take_for("request.reply")?;
         answer.send(py, request)
     }
@@ -158,22 +160,18 @@ struct Answer<'py> {
 }
 
 impl<'py> Answer<'py> {
-    fn new(payload: Option<&Bound<'py, PyAny>>, headers: Option<&Bound<'py, PyAny>>) -> Result<Self> {
-        let (payload, mut headers) = (Encoded::new(payload)?, args::headers(headers)?);
+    fn new(payload: Encoded<'py>, mut headers: Headers) -> Self {
         payload.describe(&mut headers);
-        Ok(Self { payload, headers })
+        Self { payload, headers }
     }
 
     /// What a handler returned: a `Reply`, or a payload.
     fn of(returned: &Bound<'py, PyAny>) -> Result<Self> {
-        let (payload, mut headers) = match returned.cast::<Reply>() {
-            Ok(reply) => {
-                (Encoded::new(Some(reply.get().payload.bind(returned.py())))?, reply.get().headers.clone())
-            }
-            Err(_) => (Encoded::new(Some(returned))?, Vec::new()),
+        let Ok(reply) = returned.cast::<Reply>() else {
+            return Ok(Self::new(Encoded::new(returned)?, Vec::new()));
         };
-        payload.describe(&mut headers);
-        Ok(Self { payload, headers })
+        let reply = reply.get();
+        Ok(Self::new(Encoded::new(reply.payload.bind(returned.py()))?, reply.headers.clone()))
     }
 
     fn send(&self, py: Python<'_>, request: flowmesh::Request) -> Result<()> {

@@ -5,7 +5,10 @@
 use flowmesh::{
     BusStats, Histogram, InstanceInfo, ServiceInfo, ServiceStats, SessionStats, Stats, SubscriptionStats,
 };
-use pyo3::{prelude::*, types::{PyDict, PyList}};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyList},
+};
 
 macro_rules! dict {
     ($py:expr, $type:ident { $($field:ident),* $(; $($nested:ident = $made:expr),*)? } = $from:expr) => {{
@@ -28,15 +31,27 @@ pub(crate) fn mesh<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, P
 }
 
 fn bus_counts<'py>(py: Python<'py>, stats: &BusStats) -> PyResult<Bound<'py, PyDict>> {
-    dict!(py, BusStats {
-        published, published_bytes, delivered, delivered_bytes, dropped, expired, unmatched, delayed, blocked
-    } = stats)
+    dict!(
+        py,
+        BusStats {
+            published,
+            published_bytes,
+            delivered,
+            delivered_bytes,
+            dropped,
+            expired,
+            unmatched,
+            delayed,
+            blocked
+        } = stats
+    )
 }
 
 pub(crate) fn subscription<'py>(py: Python<'py>, stats: &SubscriptionStats) -> PyResult<Bound<'py, PyDict>> {
-    dict!(py, SubscriptionStats {
-        pattern, group, session, delivered, delivered_bytes, dropped, depth
-    } = stats)
+    dict!(
+        py,
+        SubscriptionStats { pattern, group, session, delivered, delivered_bytes, dropped, depth } = stats
+    )
 }
 
 fn service<'py>(py: Python<'py>, stats: &ServiceStats) -> PyResult<Bound<'py, PyDict>> {
@@ -48,9 +63,22 @@ fn service<'py>(py: Python<'py>, stats: &ServiceStats) -> PyResult<Bound<'py, Py
 }
 
 fn session<'py>(py: Python<'py>, stats: &SessionStats) -> PyResult<Bound<'py, PyDict>> {
-    dict!(py, SessionStats {
-        session, name, language, version, pid, transport, frames_in, bytes_in, frames_out, bytes_out, backlog_bytes
-    } = stats)
+    dict!(
+        py,
+        SessionStats {
+            session,
+            name,
+            language,
+            version,
+            pid,
+            transport,
+            frames_in,
+            bytes_in,
+            frames_out,
+            bytes_out,
+            backlog_bytes
+        } = stats
+    )
 }
 
 fn latencies<'py>(py: Python<'py>, latency: &Histogram) -> PyResult<Bound<'py, PyDict>> {
@@ -69,15 +97,28 @@ fn latencies<'py>(py: Python<'py>, latency: &Histogram) -> PyResult<Bound<'py, P
 }
 
 pub(crate) fn services<'py>(py: Python<'py>, services: &[ServiceInfo]) -> PyResult<Bound<'py, PyList>> {
-    list(py, services, |py, info| {
-        dict!(py, ServiceInfo { name; instances = list(py, instances, instance)? } = info)
-    })
+    list(
+        py,
+        services,
+        |py, info| dict!(py, ServiceInfo { name; instances = list(py, instances, instance)? } = info),
+    )
 }
 
 fn instance<'py>(py: Python<'py>, info: &InstanceInfo) -> PyResult<Bound<'py, PyDict>> {
-    dict!(py, InstanceInfo {
-        instance, version, session, pid, client, outstanding, concurrency, latency_p50_ns, latency_p99_ns
-    } = info)
+    dict!(
+        py,
+        InstanceInfo {
+            instance,
+            version,
+            session,
+            pid,
+            client,
+            outstanding,
+            concurrency,
+            latency_p50_ns,
+            latency_p99_ns
+        } = info
+    )
 }
 
 fn list<'py, T>(

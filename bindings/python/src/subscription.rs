@@ -12,7 +12,10 @@ use crate::{
     wait::waiting,
 };
 use flowmesh::{Delivery, Wait};
-use pyo3::{prelude::*, types::{PyDict, PyList}};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyList},
+};
 use std::{os::fd::RawFd, time::Duration};
 
 /// Receives the events that match a pattern. A context manager and an iterator; dropping it unsubscribes.
@@ -73,7 +76,12 @@ impl Subscription {
 
     /// Waits for the first event, then takes those that are there, at most `max`.
     #[pyo3(signature = (max=Whole(256), timeout=None), text_signature = "($self, max=256, timeout=None)")]
-    fn receive_many<'py>(&self, py: Python<'py>, max: Whole, timeout: Option<f64>) -> Result<Bound<'py, PyList>> {
+    fn receive_many<'py>(
+        &self,
+        py: Python<'py>,
+        max: Whole,
+        timeout: Option<f64>,
+    ) -> Result<Bound<'py, PyList>> {
         let operation = "subscription.receive_many";
         let max: usize = max.within(operation, "max", 1..=1 << 20)?;
         let timeout = args::timeout(operation, timeout)?;

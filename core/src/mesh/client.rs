@@ -22,7 +22,11 @@ use crate::{
     shm::WaitStrategy,
     stats::{ServiceInfo, Stats},
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    wire::{Cancel, Control, ControlReply, Credit, Draft, Kind, Message, control::Request as ControlRequest},
+    wire::{
+        Cancel, Control, ControlReply, Credit, Draft, Kind, Message,
+        control::Request as ControlRequest,
+        handshake::{self, Refusal},
+    },
 };
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -447,10 +451,13 @@ impl Side for Client {
     fn event(&self, token: u64, event: &Event) {
         match token {
             SOCKET if self.shm => {
-                // Bells, or the end.
-                let mut bells = [0; 64];
+                // Bells, or the end and maybe why.
+                let mut bells = [0; 1024];
                 match os::socket::recv_nowait(self.socket.as_fd(), &mut bells) {
                     Ok(Some(0)) | Err(_) => self.gone(),
+                    Ok(Some(count)) if bells[..count].contains(&handshake::MAGIC[0]) => {
+                        self.thrown_out(&bells[..count])
+                    }
                     Ok(_) => self.pump(),
                 }
             }
@@ -480,6 +487,15 @@ impl Client {
         if let Err(error) = pumped {
             self.end(error);
         }
+    }
+
+    /// The host ends the session and says why, behind the bells that nobody has read.
+    fn thrown_out(&self, bytes: &[u8]) {
+        let refusal = &bytes[bytes.iter().position(|byte| *byte == handshake::MAGIC[0]).unwrap_or(0)..];
+        let error =
+            handshake::decode(refusal).map_or_else(|error| error, |refusal: Refusal| refusal.to_error());
+        self.engine.finish_link(0);
+        self.end(error);
     }
 
     /// Sends the frames that were posted while somebody else was sending; the moment to try again.

@@ -30,7 +30,7 @@ use crate::{
         epoll::{Epoll, Event},
         eventfd::EventFd,
         fork::Origin,
-        futex::Wait as Slept,
+        futex::{self, Wait as Slept},
     },
     session::{Assembler, FrameReceiver, bodies},
     shm::{Mode, Spin, WaitStrategy, WaitingWriter},
@@ -103,6 +103,8 @@ pub(super) struct Engine {
     lead_wanted: AtomicU32,
     poller_leads: AtomicBool,
     leader_asleep: AtomicBool,
+    /// What a leader sleeps on that peers do not wake.
+    nap: AtomicU32,
     kicked: AtomicBool,
     strategy: WaitStrategy,
     epoll: Epoll,
@@ -202,6 +204,7 @@ impl Engine {
             lead_wanted: AtomicU32::new(0),
             poller_leads: AtomicBool::new(false),
             leader_asleep: AtomicBool::new(false),
+            nap: AtomicU32::new(0),
             kicked: AtomicBool::new(false),
             strategy,
             epoll,
@@ -296,6 +299,13 @@ impl Engine {
         match &self.lead_epoll {
             Some((epoll, _)) => epoll.add(fd, token, true),
             None => Ok(()),
+        }
+    }
+
+    /// Ends [`watch_leader_bell`](Self::watch_leader_bell).
+    pub(super) fn forget_leader_bell(&self, fd: BorrowedFd<'_>) {
+        if let Some((epoll, _)) = &self.lead_epoll {
+            let _ = epoll.remove(fd);
         }
     }
 
@@ -439,7 +449,10 @@ impl Engine {
         if !self.leader_asleep.load(Ordering::SeqCst) || !self.origin.is_here() {
             return;
         }
-        if let Some((_, kick)) = &self.lead_epoll {
+        if let WaitStrategy::Timed { .. } = self.strategy {
+            self.nap.fetch_add(1, Ordering::SeqCst);
+            futex::wake(&self.nap, 1, true);
+        } else if let Some((_, kick)) = &self.lead_epoll {
             let _ = kick.signal();
         } else if let Some(waker) = self.leader_waker.get() {
             // The futex word is the host's and cannot be changed from here, so a wake-up can come just
@@ -509,8 +522,8 @@ impl Engine {
     }
 
     fn become_leader(&self) -> Option<MutexGuard<'_, Spin>> {
-        // Once it is closed nothing is left to read.
-        if self.is_closed() {
+        // Once it is closed nothing is left to read, and only the poller reads a client's socket.
+        if self.is_closed() || (self.lead_epoll.is_none() && self.leader_waker.get().is_none()) {
             return None;
         }
         if let Some(lead) = self.lead.try_lock() {
@@ -597,8 +610,12 @@ impl Engine {
 
     fn leader_sleep(&self, io: &mut MutexGuard<'_, Io>, slice: Duration) -> Slept {
         if let WaitStrategy::Timed { .. } = self.strategy {
-            std::thread::sleep(slice);
-            return Slept::Woken;
+            // Not woken by peers, but by signals and by this process.
+            let nap = self.nap.load(Ordering::SeqCst);
+            return match futex::wait(&self.nap, nap, Some(slice), true) {
+                Slept::Interrupted => Slept::Interrupted,
+                _ => Slept::Woken,
+            };
         }
         if let Some((epoll, kick)) = &self.lead_epoll {
             return MutexGuard::unlocked(io, || {
@@ -614,15 +631,8 @@ impl Engine {
                 slept
             });
         }
-        // A client has one link. Without shared memory its poller reads, and the leader naps at the
-        // poller's pace.
-        match io.links.first_mut().and_then(|link| link.receiver.sleep(Some(slice))) {
-            Some(slept) => slept,
-            None => MutexGuard::unlocked(io, || {
-                std::thread::sleep(slice.min(Duration::from_millis(1)));
-                Slept::Woken
-            }),
-        }
+        // A client that leads has one link, over shared memory.
+        io.links.first_mut().and_then(|link| link.receiver.sleep(Some(slice))).unwrap_or(Slept::Woken)
     }
 
     /// Says that the poller sleeps, and makes sure that nothing is left lying.

@@ -61,8 +61,6 @@ pub(super) struct Host {
     state: Mutex<State>,
     /// Fires when a subscriber that blocked made room.
     room: Signal,
-    /// Events of this process wait for subscribers that block.
-    blocked: AtomicBool,
     meeting: Mutex<Meeting>,
     doomed: Mutex<Vec<(u32, Error)>>,
     /// Sessions whose backlogs the poller should try again.
@@ -81,6 +79,8 @@ struct Meeting {
     pending: HashMap<u32, PendingSession>,
     next: u32,
     next_session: u32,
+    /// Listeners are not looked at before this: too many handshakes are under way, or no descriptor is left.
+    rests_until: Option<Moment>,
     /// Given up for a moment to accept and refuse a client when the descriptor table is full.
     spare: Option<OwnedFd>,
 }
@@ -97,6 +97,10 @@ struct State {
     delayed: Delayed<(Message, u32)>,
     slots: Vec<Option<Outlet>>,
     stalled_slots: Vec<Slot>,
+    /// The local publisher of the event at hand has waited for room as long as it should.
+    patience_over: bool,
+    /// Subscriptions that block; while there are none, nobody asks.
+    blocking: usize,
     stalled_count: HashMap<u32, usize>,
     sessions: HashMap<u32, Arc<Session>>,
     inlets: HashMap<u32, Arc<Inlet>>,
@@ -127,7 +131,7 @@ pub(super) struct Session {
     outbox: Mutex<Outbox>,
     socket: Socket,
     pidfd: Option<GuardedFd>,
-    _bells: Option<(Arc<os::eventfd::EventFd>, Arc<os::eventfd::EventFd>)>,
+    bells: Option<(Arc<os::eventfd::EventFd>, Arc<os::eventfd::EventFd>)>,
     name: String,
     language: String,
     version: String,
@@ -175,6 +179,8 @@ const KIND_MASK: u64 = !0 << 32;
 
 /// Handshakes under way at once; further connections wait in the kernel's queue.
 const PENDING_MAX: usize = 64;
+/// How long nobody is taken in when the descriptor table is full.
+const ACCEPT_REST: Duration = Duration::from_millis(10);
 /// Events routed before others get their turn at the tables.
 const BATCH: usize = 256;
 /// Larger payloads go in chunks, or through a message that several subscriptions share.
@@ -207,7 +213,6 @@ impl Host {
             handshake,
             state: Mutex::new(State::new()),
             room: Signal::default(),
-            blocked: AtomicBool::new(false),
             meeting: Mutex::new(Meeting { spare: spare_descriptor(), ..Meeting::default() }),
             doomed: Mutex::default(),
             retry: Mutex::default(),
@@ -265,12 +270,37 @@ impl Host {
                     let refused = os::socket::accept(listener.socket.as_fd());
                     if let Ok(Some(socket)) = refused {
                         PendingSession::new(socket, None, self.engine.now()).refuse(&error);
+                        self.state.lock().handshakes_refused += 1;
+                    } else {
+                        // Another thread was quicker to take it: whoever knocks will go on knocking.
+                        self.rest(meeting, self.engine.now() + ACCEPT_REST);
                     }
                     meeting.spare = spare_descriptor();
-                    self.state.lock().handshakes_refused += 1;
                     return;
                 }
                 Err(_) => return,
+            }
+        }
+        self.rest(meeting, Moment(0));
+    }
+
+    /// Lets new connections wait in the kernel: a listener that is looked at would not let the poller sleep.
+    fn rest(&self, meeting: &mut Meeting, until: Moment) {
+        for listener in meeting.listeners.values() {
+            self.engine.forget_fd(listener.socket.as_fd());
+        }
+        meeting.rests_until = Some(until);
+        self.engine.due_changed(until);
+    }
+
+    /// Looks at the listeners again when there is room for another handshake.
+    fn end_rest(&self, meeting: &mut Meeting, now: Moment) {
+        if meeting.rests_until.is_some_and(|until| until <= now) && meeting.pending.len() < PENDING_MAX {
+            meeting.rests_until = None;
+            for (number, listener) in &meeting.listeners {
+                // Fails for one that was added meanwhile and is watched already.
+                let _ =
+                    self.engine.watch_fd(listener.socket.as_fd(), KIND_LISTENER | u64::from(*number), false);
             }
         }
     }
@@ -293,6 +323,8 @@ impl Host {
             });
             if let Step::Wait = step {
                 meeting.pending.insert(token, pending);
+            } else {
+                self.end_rest(&mut meeting, self.engine.now());
             }
             step
         };
@@ -317,7 +349,7 @@ impl Host {
             outbox: Mutex::new(Outbox::new(transport.sender, backlog_bytes_max)),
             socket: Arc::clone(&socket),
             pidfd,
-            _bells: bells.clone(),
+            bells: bells.clone(),
             name: hello.name.chars().filter(|c| !c.is_control()).take(255).collect(),
             language: hello.language.chars().filter(char::is_ascii_alphanumeric).take(32).collect(),
             version: hello.version.chars().filter(|c| !c.is_control()).take(64).collect(),
@@ -374,6 +406,14 @@ impl Host {
         self.engine.wake_poller();
     }
 
+    /// Whether something went out to a client. An error is that client's, never its publisher's.
+    fn sent_or_doomed(&self, session: &Session, sent: Result<bool>) -> bool {
+        sent.unwrap_or_else(|error| {
+            self.doom(session.id, error);
+            false
+        })
+    }
+
     fn end_doomed(&self) {
         let doomed = std::mem::take(&mut *self.doomed.lock());
         for (session, error) in doomed {
@@ -397,6 +437,11 @@ impl Host {
             );
         }
         os::socket::shut_down(session.socket.as_fd());
+        if let Some((poller, leader)) = &session.bells {
+            // The client has them too: as long as it lives, closing ours would not stop it from ringing.
+            self.engine.forget_fd(poller.as_fd());
+            self.engine.forget_leader_bell(leader.as_fd());
+        }
         for (_, slot) in state.bus.owner_gone(id) {
             self.drop_outlet(&mut state, slot);
         }
@@ -618,6 +663,11 @@ impl Host {
     fn stall(&self, state: &mut State, slot: Slot, message: &Message, from: u32) {
         let Some(Some(outlet)) = state.slots.get_mut(slot.index()) else { return };
         let OnSlow::Block { timeout } = outlet.on_slow else { return };
+        if from == 0 && state.patience_over {
+            outlet.lose(1);
+            state.counts.dropped += 1;
+            return;
+        }
         let count = state.stalled_count.entry(from).or_default();
         if *count >= STALLED_MAX {
             outlet.lose(1);
@@ -626,9 +676,6 @@ impl Host {
         }
         *count += 1;
         let first = *count == 1;
-        if from == 0 {
-            self.blocked.store(true, Ordering::Release);
-        }
         state.counts.blocked += 1;
         let until = self.engine.now() + timeout;
         if outlet.stalled.is_empty() {
@@ -705,6 +752,8 @@ impl Host {
         state.update_depth(slot);
         if released {
             self.resume_publishers(state);
+        } else if state.blocking > 0 {
+            self.room.fire(&self.engine);
         }
     }
 
@@ -714,9 +763,6 @@ impl Host {
             state.stalled_count.iter().filter(|(_, count)| **count == 0).map(|(from, _)| *from).collect();
         for from in free {
             state.stalled_count.remove(&from);
-            if from == 0 {
-                self.blocked.store(false, Ordering::Release);
-            }
             if let Some(session) = state.sessions.get(&from).cloned()
                 && session.paused.swap(false, Ordering::Relaxed)
             {
@@ -759,6 +805,9 @@ impl Host {
             state.pop_stalled(slot);
         }
         if let Some(place) = state.slots.get_mut(slot.index()) {
+            if let Some(Outlet { on_slow: OnSlow::Block { .. }, .. }) = place {
+                state.blocking -= 1;
+            }
             if let Some(Outlet { sink: Sink::Local(inlet), .. }) = place {
                 state.gone_expired += inlet.mailbox.lock().queue.stats().expired;
                 let id = inlet.id;
@@ -782,6 +831,7 @@ impl Host {
         if state.slots.len() <= slot.index() {
             state.slots.resize_with(slot.index() + 1, || None);
         }
+        state.blocking += usize::from(matches!(options.on_slow, OnSlow::Block { .. }));
         state.slots[slot.index()] = Some(Outlet {
             key,
             on_slow: options.on_slow,
@@ -836,6 +886,7 @@ impl Host {
         }
         self.watch_writable(session, waits);
         self.settle();
+        self.room.fire(&self.engine);
     }
 
     /// Sends a subscription's backlog as far as there is room; true when nothing is left of it.
@@ -1293,7 +1344,7 @@ impl Host {
         while sent < total {
             // Held for one chunk only: others of this session have their turn in between.
             let mut outbox = session.outbox.lock();
-            let end = (sent + crate::wire::CHUNK_BYTES).min(total);
+            let end = (sent + outbox.chunk_bytes()).min(total);
             let pushed = outbox.push_chunk(flow, &parts, sent, end).and_then(|pushed| {
                 outbox.flush()?;
                 Ok(pushed)
@@ -1320,7 +1371,11 @@ impl Host {
                 }
             }
         }
-        session.outbox.lock().count(total);
+        let mut outbox = session.outbox.lock();
+        outbox.count(total);
+        if !outbox.is_flushed() {
+            self.watch_writable(&session, true);
+        }
         true
     }
 
@@ -1334,27 +1389,39 @@ impl Host {
         draft.timestamp = self.engine.clock.wall();
     }
 
-    /// Waits while events of this process wait for subscribers that block: the publisher sleeps before it
-    /// publishes more, so an event that is not accepted in time was not sent to anybody.
+    /// Waits while a subscriber that blocks has no room for an event with this subject, at most as long as
+    /// it asked publishers to wait. True when that time is over: the event is then lost for that subscriber.
+    ///
+    /// # Errors
+    /// `Timeout` when the publisher's own patience ends first: the event was not sent to anybody.
     fn wait_for_room(
         &self,
         operation: &'static str,
+        draft: &Draft<'_>,
         options: &PublishOptions,
         wait: &mut Wait<'_>,
-    ) -> Result<()> {
-        // Relaxed: a publisher that just misses it waits before its next event.
-        if !self.blocked.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+    ) -> Result<bool> {
+        let Some(block) = ({
+            let mut state = self.state.lock();
+            let block = state.blocks_for(draft);
+            state.counts.blocked += u64::from(block.is_some());
+            block
+        }) else {
+            return Ok(false);
+        };
         let interrupt = wait.interrupt.as_deref_mut().map(|hook| hook as _);
-        let mut wait = Wait { timeout: Some(options.timeout), interrupt };
-        self.engine.wait_until(operation, &self.room, &mut wait, &mut || {
+        let mut wait = Wait { timeout: Some(options.timeout.min(block)), interrupt };
+        let waited = self.engine.wait_until(operation, &self.room, &mut wait, &mut || {
             if self.engine.is_closed() {
                 Some(Err(self.engine.closed_error(operation)))
             } else {
-                (!self.blocked.load(Ordering::Acquire)).then_some(Ok(()))
+                self.state.lock().blocks_for(draft).is_none().then_some(Ok(()))
             }
-        })
+        });
+        match waited {
+            Err(error) if error.kind() == ErrorKind::Timeout && block <= options.timeout => Ok(true),
+            other => other.map(|()| false),
+        }
     }
 }
 
@@ -1396,6 +1463,8 @@ impl State {
             delayed: Delayed::new(crate::bus::COUNT_MAX_DEFAULT, crate::bus::BYTES_MAX_DEFAULT),
             slots: Vec::new(),
             stalled_slots: Vec::new(),
+            patience_over: false,
+            blocking: 0,
             stalled_count: HashMap::new(),
             sessions: HashMap::new(),
             inlets: HashMap::new(),
@@ -1412,6 +1481,35 @@ impl State {
             handshakes_refused: 0,
             closing: false,
         }
+    }
+
+    /// How long a publisher is to wait for subscribers that block and have no room for this event now.
+    fn blocks_for(&mut self, draft: &Draft<'_>) -> Option<Duration> {
+        if self.blocking == 0 || draft.delay_ms > 0 {
+            return None;
+        }
+        let Self { bus, slots, .. } = self;
+        let bytes = (HEADER_BYTES + draft.subject.len() + draft.headers.len() + draft.payload.len() + 8)
+            .min(crate::wire::CHUNK_BYTES);
+        let full = bus.route(draft.subject).iter().filter_map(|slot| {
+            let outlet = slots.get(slot.index())?.as_ref()?;
+            let OnSlow::Block { timeout } = outlet.on_slow else { return None };
+            let fits = outlet.stalled.is_empty()
+                && match &outlet.sink {
+                    Sink::Local(inlet) => !inlet.mailbox.lock().queue.is_full(),
+                    Sink::Remote { session, in_flight, .. } => {
+                        *in_flight < outlet.capacity && {
+                            let mut outbox = session.outbox.lock();
+                            // Without room, the client is asked to tell when there is some.
+                            outbox.has_room(bytes).unwrap_or(true)
+                                || outbox.flush().and_then(|()| outbox.want_room()).unwrap_or(true)
+                                    && outbox.has_room(bytes).unwrap_or(true)
+                        }
+                    }
+                };
+            (!fits).then_some(timeout)
+        });
+        full.max()
     }
 
     /// The one remote subscription that gets this event and has room for it now, as far as the tables tell:
@@ -1447,6 +1545,9 @@ impl State {
             return Ok(false);
         }
         let Some(head) = self.head_of(slot, draft) else { return Ok(false) };
+        if !outbox.fits(head.len() + draft.subject.len() + draft.headers.len() + draft.payload.len()) {
+            return Ok(false);
+        }
         if outbox.send(&[&head, draft.subject.as_bytes(), draft.headers, draft.payload])? == Sent::Full {
             return Ok(false);
         }
@@ -1595,6 +1696,8 @@ impl Side for Host {
                     self.state.lock().handshakes_refused += 1;
                 }
             }
+            self.end_rest(&mut meeting, now);
+            due = due.min(meeting.rests_until.filter(|until| *until > now).unwrap_or(Moment::NEVER));
             for pending in meeting.pending.values() {
                 due = due.min(pending.deadline);
             }
@@ -1690,7 +1793,7 @@ impl Backend for Host {
 
     fn publish(&self, draft: &mut Draft<'_>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<u64> {
         self.engine.check_open("mesh.publish")?;
-        self.wait_for_room("mesh.publish", options, wait)?;
+        let patience_over = self.wait_for_room("mesh.publish", draft, options, wait)?;
         self.stamp(draft);
         if draft.payload.len() > DIRECT_BYTES_MAX && self.publish_large(draft) {
             return Ok(draft.id);
@@ -1699,7 +1802,7 @@ impl Backend for Host {
             let mut state = self.state.lock();
             if let Some((slot, session)) = state.direct(draft) {
                 let mut outbox = session.outbox.lock();
-                if state.send_direct(slot, &mut outbox, draft)? {
+                if self.sent_or_doomed(&session, state.send_direct(slot, &mut outbox, draft)) {
                     drop(state);
                     return match outbox.flush() {
                         Ok(()) => {
@@ -1715,7 +1818,10 @@ impl Backend for Host {
                     };
                 }
             }
-            self.accept_event(&mut state, draft.to_message(), 0)?;
+            state.patience_over = patience_over;
+            let accepted = self.accept_event(&mut state, draft.to_message(), 0);
+            state.patience_over = false;
+            accepted?;
         }
         self.settle();
         Ok(draft.id)
@@ -1730,28 +1836,33 @@ impl Backend for Host {
     ) -> Result<()> {
         self.engine.check_open("mesh.publish_many")?;
         draft.timestamp = self.engine.clock.wall();
-        let mut more = true;
-        while more {
-            self.wait_for_room("mesh.publish_many", options, wait)?;
+        let mut next = events.next();
+        while let Some((subject, payload)) = next {
+            let event = Draft { subject, payload, ..draft.clone() };
+            let patience_over = self.wait_for_room("mesh.publish_many", &event, options, wait)?;
             {
                 let mut state = self.state.lock();
                 let ids = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed)..;
                 // Others get their turn between batches, and subscribers see events while more are routed.
-                for id in ids.take(BATCH) {
-                    let Some((subject, payload)) = events.next() else {
-                        more = false;
-                        break;
-                    };
+                for (id, position) in ids.zip(0..BATCH) {
+                    let Some((subject, payload)) = next else { break };
                     let event = Draft { subject, payload, id, ..draft.clone() };
+                    if position > 0 && state.blocks_for(&event).is_some() {
+                        break;
+                    }
+                    next = events.next();
                     if let Some((slot, session)) = state.direct(&event) {
                         let mut outbox = session.outbox.lock();
-                        if state.send_direct(slot, &mut outbox, &event)? {
+                        if self.sent_or_doomed(&session, state.send_direct(slot, &mut outbox, &event)) {
                             drop(outbox);
                             state.touch(&session);
                             continue;
                         }
                     }
-                    self.accept_event(&mut state, event.to_message(), 0)?;
+                    state.patience_over = patience_over && position == 0;
+                    let accepted = self.accept_event(&mut state, event.to_message(), 0);
+                    state.patience_over = false;
+                    accepted?;
                 }
             }
             self.settle();

@@ -134,7 +134,7 @@ impl Dialogue {
             capabilities: Vec::new(),
             challenge: if secret.is_some() { secret::challenge()? } else { Vec::new() },
         };
-        self.send(&handshake::encode(&hello))?;
+        self.say(&handshake::encode(&hello))?;
         let welcome: Welcome = self.receive()?;
         handshake::agree(welcome.wire, welcome.wire)?;
         let mut attached = Attached::default();
@@ -143,7 +143,7 @@ impl Dialogue {
             attached.proof = secret::prove(secret, Prover::Client, &hello.challenge, &welcome.challenge);
         }
         let shm = if hello.shared_memory { Some(self.attach(&welcome)?) } else { None };
-        self.send(&handshake::encode(&attached))?;
+        self.say(&handshake::encode(&attached))?;
         let Ready {} = self.receive()?;
         let pidfd = match secret {
             None => Some(os::fork::guard(os::pidfd::of_socket_peer(self.socket.as_fd())?)),
@@ -186,6 +186,14 @@ impl Dialogue {
             receiver: Box::new(ShmReceiver::new(consumer, bell)),
         };
         Ok((transport, waiting))
+    }
+
+    /// Sends a message. A host that hung up before it took it may have said why: then that is the error.
+    fn say(&mut self, bytes: &[u8]) -> Result<()> {
+        self.send(bytes).map_err(|error| match self.receive::<Ready>() {
+            Err(told) if error.kind() == ErrorKind::Disconnected => told,
+            _ => error,
+        })
     }
 
     fn send(&self, bytes: &[u8]) -> Result<()> {

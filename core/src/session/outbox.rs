@@ -203,6 +203,16 @@ impl Outbox {
         self.keep(Waiting { head: body, tail: None, flow: Some((flow, sent)) });
     }
 
+    /// Whether a frame with a body of this length goes in one piece.
+    pub fn fits(&self, body_bytes: usize) -> bool {
+        body_bytes <= self.sender.frame_bytes_max().min(CHUNK_BYTES)
+    }
+
+    /// How much of a large frame one chunk may carry.
+    pub fn chunk_bytes(&self) -> usize {
+        chunk_bytes(self.sender.as_ref())
+    }
+
     /// Shows the peer what was sent. Never waits.
     ///
     /// # Errors

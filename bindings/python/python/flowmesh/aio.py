@@ -277,8 +277,6 @@ class Mesh:
         self._loop = asyncio.get_running_loop()
         self._reactor = _Reactor(self._loop)
         self._handling: set[Subscription | Service] = set()
-        # A host's publish may have to wait for a subscriber on this very loop; a client's only for the ring.
-        self._may_wait = mesh.role == "host"
 
     @property
     def role(self) -> Literal["host", "client"]:
@@ -329,11 +327,11 @@ class Mesh:
         publish = functools.partial(
             self._mesh.publish, subject, payload, headers=headers, priority=priority, ttl=ttl, delay=delay
         )
-        if not self._may_wait and not _is_large(payload):
+        if not _is_large(payload):
             try:
                 return publish(timeout=0.0)
             except TimeoutError:
-                # The ring is full, and nothing was sent: a thread waits for room.
+                # No room, and nothing was sent: a thread waits for it.
                 if timeout == 0:
                     raise
         return await _in_thread(lambda: publish(timeout=timeout))
