@@ -1,6 +1,6 @@
 //! The one error type callers see, and the one list of kinds every language's errors are made from.
 //!
-//! Imports no other module: it is the floor everybody stands on. The table in [`kinds!`] is the only
+//! Imports no other module: it is the floor everybody stands on. The table in `kinds!` is the only
 //! place where a kind, its number, its meaning and its advice are written; `tools/generate` turns it
 //! into the C codes, the Python classes, the Node codes and `docs/errors.md`.
 #![forbid(unsafe_code)]

@@ -159,9 +159,14 @@ def test_a_subscriber_may_be_cut_off(host: flowmesh.Mesh) -> None:
 def test_a_publisher_may_be_blocked(host: flowmesh.Mesh) -> None:
     with host.subscribe("slow", capacity=1, on_slow="block", block_timeout=WATCHDOG) as slow:
         host.publish("slow", b"1")
-        with pytest.raises(flowmesh.TimeoutError):
-            host.publish("slow", b"2", timeout=0.05)
+        for timeout in (0.0, 0.02):
+            with pytest.raises(flowmesh.TimeoutError):
+                host.publish("slow", b"refused", timeout=timeout)
+        thread = threading.Thread(target=host.publish, args=("slow", b"2"))
+        thread.start()
+        eventually(lambda: host.stats()["bus"]["blocked"] == 3)
         assert [slow.receive(WATCHDOG).payload for _ in range(2)] == [b"1", b"2"]
+        thread.join(WATCHDOG)
 
 
 def test_a_group_shares_events(mesh: flowmesh.Mesh) -> None:

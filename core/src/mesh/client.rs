@@ -456,7 +456,7 @@ impl Side for Client {
                 match os::socket::recv_nowait(self.socket.as_fd(), &mut bells) {
                     Ok(Some(0)) | Err(_) => self.gone(),
                     Ok(Some(count)) if bells[..count].contains(&handshake::MAGIC[0]) => {
-                        self.thrown_out(&bells[..count])
+                        self.thrown_out(&bells[..count]);
                     }
                     Ok(_) => self.pump(),
                 }

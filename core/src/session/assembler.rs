@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// The large frames under way from one peer.
 ///
-/// Bounded whatever the peer sends: at most [`FLOWS_MAX`] frames at once, none larger than the limit,
+/// Bounded whatever the peer sends: at most `FLOWS_MAX` frames at once, none larger than the limit,
 /// and memory grows with the bytes that came, not with the size that was announced.
 #[derive(Debug)]
 pub struct Assembler {

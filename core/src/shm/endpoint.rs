@@ -82,7 +82,7 @@ impl Consumer {
     }
 }
 
-/// Wakes a thread of this process that sleeps in [`Consumer::sleep`].
+/// Wakes a thread of this process that sleeps in `Consumer::sleep`.
 #[derive(Clone, Debug)]
 pub struct SleeperWaker(Arc<ReaderMap>);
 
