@@ -414,7 +414,7 @@ typedef struct flowmesh_serve_options {
     uint32_t queue;
     /** The most calls a second in the long run, all instances together; 0: no limit. */
     double rate_per_second;
-    /** With `rate_per_second`: calls at once after a rest; 0: 1. */
+    /** With `rate_per_second`: calls at once after a rest; 0: what a second allows. */
     uint32_t rate_burst;
     /** 0. */
     uint32_t reserved;

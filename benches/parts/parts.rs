@@ -13,7 +13,7 @@ use flowmesh::clock::{Moment, Timestamp};
 use flowmesh::rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits};
 use flowmesh::shm::{
     AttentionMap, AttentionPage, Consumer, Producer, Push, ReaderMap, RegionFd, Ring, WaitingWord, WriterMap,
-    frames,
+    frames, seal,
 };
 use flowmesh::wire::{Draft, Kind, Message};
 use flowmesh::{Name, OnSlow, Pattern, ServeOptions, SubscribeOptions};
@@ -40,14 +40,18 @@ fn ring(criterion: &mut Criterion) {
 
 /// The host's ring, with the host's end and the client's, in one process.
 fn ring_ends() -> (Producer, Consumer) {
-    let region = || RegionFd::create("flowmesh-bench", 1, RING_BYTES, 0).unwrap();
-    let (host, client) = (region(), region());
+    let region = || {
+        let region = RegionFd::create("flowmesh-bench", 1, RING_BYTES, 0).unwrap();
+        let writer = WriterMap::map(region.fd(), &region.params()).unwrap();
+        seal(region.fd()).unwrap();
+        (writer, ReaderMap::map(region.fd(), &region.params()).unwrap())
+    };
+    let (host_writer, host_reader) = region();
+    let (client_writer, client_reader) = region();
     let page = AttentionPage::create("flowmesh-bench").unwrap();
-    let writer = |region: &RegionFd| WriterMap::map(region.fd(), &region.params()).unwrap();
-    let reader = |region: &RegionFd| ReaderMap::map(region.fd(), &region.params()).unwrap();
     let bell = WaitingWord::Attention(AttentionMap::map(page.fd()).unwrap());
-    let producer = Producer::attach(writer(&host), reader(&client), bell);
-    let consumer = Consumer::attach(writer(&client), reader(&host));
+    let producer = Producer::attach(host_writer, client_reader, bell);
+    let consumer = Consumer::attach(client_writer, host_reader);
     (producer, consumer)
 }
 

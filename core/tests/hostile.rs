@@ -225,6 +225,7 @@ fn a_client_that_overwrites_all_it_shares_harms_nobody_else() {
     let local = host.subscribe("hostile.>").unwrap();
     thread::scope(|scope| {
         let honest = honest_traffic(scope, dir.path(), &over);
+        let stop = Over(&over);
         let publisher = scope.spawn(|| {
             // To the hostile ones as well: their rings are written by the host all the time.
             while !over.load(SeqCst) {
@@ -245,7 +246,7 @@ fn a_client_that_overwrites_all_it_shares_harms_nobody_else() {
         }
         running.into_iter().for_each(Process::join);
         until("the hostile are gone", || host.stats().unwrap().sessions.len() == 2);
-        over.store(true, SeqCst);
+        drop(stop);
         publisher.join().unwrap();
         assert!(honest.join().unwrap() > 0);
     });
@@ -439,6 +440,7 @@ fn any_frames_of_a_client_end_its_session_or_are_answered() {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let honest = honest_traffic(scope, dir.path(), &over);
+        let stop = Over(&over);
         for round in 0..rounds {
             let mut rogue = Rogue::connect(dir.path(), round % 2 == 0);
             let first = dice.roll(14) as u8;
@@ -450,7 +452,7 @@ fn any_frames_of_a_client_end_its_session_or_are_answered() {
             }
         }
         until("the rogues are gone", || host.stats().unwrap().sessions.len() == 2);
-        over.store(true, SeqCst);
+        drop(stop);
         assert!(honest.join().unwrap() > 0);
     });
     let stats = host.stats().unwrap();

@@ -133,6 +133,7 @@ fn killed_clients(seed: u64, rounds: u32) -> Vec<Duration> {
                 thread::sleep(Duration::from_micros(200));
             }
         });
+        let stop = Over(&over);
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 let (host, bystander, next, reports) = (&host, &bystander, &next, &reports);
@@ -178,7 +179,7 @@ fn killed_clients(seed: u64, rounds: u32) -> Vec<Duration> {
         for worker in workers {
             worker.join().unwrap();
         }
-        over.store(true, SeqCst);
+        drop(stop);
     });
     until("every session is gone", || host.stats().unwrap().sessions.len() == 1);
     let stats = host.stats().unwrap();

@@ -180,7 +180,7 @@ pub struct flowmesh_serve_options {
     pub queue: u32,
     /// The most calls a second in the long run, all instances together; 0: no limit.
     pub rate_per_second: f64,
-    /// With `rate_per_second`: calls at once after a rest; 0: 1.
+    /// With `rate_per_second`: calls at once after a rest; 0: what a second allows.
     pub rate_burst: u32,
     /// 0.
     pub reserved: u32,
@@ -515,7 +515,10 @@ impl flowmesh_serve_options {
     pub(crate) unsafe fn read(&self, call: Call) -> Result<ServeOptions> {
         // SAFETY: the caller's duty, passed on.
         let version = unsafe { call.optional_text(self.version, "version") }?.unwrap_or_default().to_owned();
-        let burst = self.rate_burst.max(1);
+        let burst = match self.rate_burst {
+            0 => self.rate_per_second.clamp(1.0, 1e6) as u32,
+            given => given,
+        };
         let rate =
             (self.rate_per_second != 0.0).then_some(RateLimit { per_second: self.rate_per_second, burst });
         Ok(ServeOptions { version, concurrency: self.concurrency.max(1), queue: self.queue, rate })

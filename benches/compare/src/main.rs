@@ -87,11 +87,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_names_contenders_that_exist_or_are_ours_to_come() {
+    fn every_line_names_contenders_that_exist() {
         let known: Vec<_> = contenders().iter().map(|contender| contender.name).collect();
         for line in table::LINES {
             for name in line.contenders() {
-                assert!(known.contains(&name) || name.starts_with("ours."), "{name} in {:?}", line.title);
+                assert!(known.contains(&name), "{name} in {:?}", line.title);
             }
         }
     }

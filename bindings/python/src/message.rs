@@ -139,7 +139,7 @@ impl Message {
 
     /// # Safety
     /// Python calls it with a `view` it owns, which points to memory for one `Py_buffer`.
-    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+    unsafe fn __getbuffer__(slf: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         if view.is_null() {
             return Err(PyBufferError::new_err("the view is NULL"));
         }

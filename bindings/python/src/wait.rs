@@ -13,6 +13,10 @@ pub(crate) fn waiting<T: Send>(
 ) -> Result<T> {
     let mut raised = None;
     let outcome = py.detach(|| {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is for one lifetime only"
+        )]
         let mut interrupt = || match Python::try_attach(|py| py.check_signals()) {
             Some(Ok(())) => false,
             Some(Err(error)) => {

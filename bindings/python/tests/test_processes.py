@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -74,6 +75,61 @@ def test_ctrl_c_ends_every_wait(program: Program, directory: Path, wait: str, ho
     assert line(process) == "interrupted"
     assert time.monotonic() - started < 3.0
     assert process.wait(WATCHDOG) == 0
+
+
+@pytest.mark.parametrize("ask", ["stats()", "services()", "subscribe('x')", "serve('x')"])
+def test_ctrl_c_ends_what_a_stopped_host_never_answers(program: Program, directory: Path, ask: str) -> None:
+    host = program(
+        """
+        import flowmesh, sys
+        with flowmesh.open(sys.argv[1]):
+            print("ready", flush=True)
+            sys.stdin.read()
+        """,
+        directory,
+    )
+    assert line(host) == "ready"
+    process = program(
+        f"""
+        import flowmesh, os, signal, sys
+        with flowmesh.connect(sys.argv[1]) as mesh:
+            os.kill(mesh.host_pid, signal.SIGSTOP)
+            print("ready", flush=True)
+            try:
+                while True:  # A signal takes a moment to stop every thread of the host.
+                    mesh.{ask}
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+                os.kill(mesh.host_pid, signal.SIGCONT)
+        """,
+        directory,
+    )
+    assert line(process) == "ready"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert line(process) == "interrupted"
+    assert process.wait(WATCHDOG) == 0, process.communicate()
+
+
+def test_ctrl_c_ends_connecting(program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = program(
+            """
+            import flowmesh, sys
+            print("ready", flush=True)
+            try:
+                flowmesh.connect_tcp(sys.argv[1], bytes(16), timeout=60)
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            """,
+            f"127.0.0.1:{silent.getsockname()[1]}",
+        )
+        assert line(process) == "ready"
+        accepted, _ = silent.accept()
+        with accepted:
+            process.send_signal(signal.SIGINT)
+            assert line(process) == "interrupted"
+            assert process.wait(WATCHDOG) == 0
 
 
 def test_a_signal_handler_that_returns_does_not_end_the_wait(program: Program, directory: Path) -> None:

@@ -39,8 +39,8 @@ pub(super) trait Backend: Send + Sync {
 
     fn subscribe(&self, pattern: &Pattern, options: &SubscribeOptions) -> Result<Arc<Inlet>>;
     fn unsubscribe(&self, inlet: &Inlet);
-    /// The subscriber took this many events: there is room for more.
-    fn taken(&self, inlet: &Inlet, count: u32);
+    /// The subscriber took events: there is room for more.
+    fn taken(&self, inlet: &Inlet);
 
     fn serve(&self, name: &Name, options: ServeOptions) -> Result<Arc<ServiceInbox>>;
     fn unserve(&self, inbox: &ServiceInbox);

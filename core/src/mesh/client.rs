@@ -445,6 +445,14 @@ impl Side for Client {
     fn settle(&self) {}
 
     fn tick(&self, now: Moment) -> Moment {
+        let stale: Vec<Arc<Inlet>> = {
+            let tables = self.tables.lock();
+            let stale = |inlet: &&Arc<Inlet>| inlet.credit_stale.swap(false, Ordering::AcqRel);
+            tables.inlets.values().filter(stale).cloned().collect()
+        };
+        for inlet in stale {
+            self.taken(&inlet);
+        }
         self.send_posted().min(self.end_overdue(now))
     }
 
@@ -651,16 +659,18 @@ impl Backend for Client {
         self.post(&Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode());
     }
 
-    fn taken(&self, inlet: &Inlet, count: u32) {
+    fn taken(&self, inlet: &Inlet) {
         if self.engine.is_closed() {
             return;
         }
         // Told in lots of a quarter of the capacity, so that the host never runs dry.
-        let lot = inlet.credit.fetch_add(count, Ordering::AcqRel) + count;
-        if lot >= inlet.credit_lot
-            && inlet.credit.compare_exchange(lot, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let departed = inlet.departed();
+        let told = inlet.credit_told.load(Ordering::Acquire);
+        if departed.saturating_sub(told) >= inlet.credit_lot
+            && inlet.credit_told.compare_exchange(told, departed, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
-            self.post(&Credit { subscription: inlet.id, count: lot }.encode());
+            let count = u32::try_from(departed - told).unwrap_or(u32::MAX);
+            self.post(&Credit { subscription: inlet.id, count }.encode());
         }
     }
 

@@ -168,6 +168,8 @@ const LEADS_A_STRETCH: u32 = 64;
 const BUSY_TURN: Duration = Duration::from_micros(100);
 /// Looks without a turn of leading in between after which the poller sleeps for good.
 const QUIET_TICKS: u32 = 8;
+/// How often the poller finds frames before it looks at descriptors and timers again.
+const FINDS_A_TURN: usize = 64;
 /// Bytes taken from one link before the next has its turn.
 const DRAIN_BYTES: usize = CHUNK_BYTES + 4096;
 
@@ -727,8 +729,11 @@ impl Engine {
             self.disarm(&mut io);
             let mut spin = self.poller_spin.lock();
             let mut turn = Turn::new(&mut spin);
-            loop {
+            // However much comes, what is due, who knocks and who died have their turn too.
+            let mut finds = 0;
+            while finds < FINDS_A_TURN {
                 if self.look(&mut io) {
+                    finds += 1;
                     turn.end(&mut spin, true);
                     turn = Turn::new(&mut spin);
                 } else if !turn.spins_on() {

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     name::Pattern,
     stats::SubscriptionStats,
-    sync::{AtomicBool, AtomicU32, Ordering},
+    sync::{AtomicBool, AtomicU64, Ordering},
     wire::{Draft, Kind},
 };
 use std::{os::fd::RawFd, sync::Arc, time::Duration};
@@ -25,9 +25,11 @@ pub(super) struct Inlet {
     pub(super) mailbox: Mailbox<Inbox>,
     /// Room must be told to the side when events are taken.
     pub(super) credited: bool,
-    /// Events taken that the host has not been told of, and how many of them are told at once.
-    pub(super) credit: AtomicU32,
-    pub(super) credit_lot: u32,
+    /// Events that left the inbox of which the host was told, and how many more are told at once.
+    pub(super) credit_told: AtomicU64,
+    pub(super) credit_lot: u64,
+    /// Events left it by expiring, and nobody has told.
+    pub(super) credit_stale: AtomicBool,
     pub(super) over: AtomicBool,
     group: String,
     /// Kept so that the engine's timers, which hold it weakly, live as long as the inlet.
@@ -41,6 +43,30 @@ impl std::fmt::Debug for Inlet {
 }
 
 impl Inlet {
+    /// Events that made room so far: handed over for the first time, expired, or dropped.
+    pub(super) fn departed(&self) -> u64 {
+        let inner = self.mailbox.lock();
+        let counted = inner.queue.stats();
+        counted.delivered + counted.expired + counted.dropped
+    }
+
+    /// The next event; the clocks are read only when there may be one.
+    fn pop(&self, inbox: &mut Inbox, clock: &SystemClock) -> Option<Delivery> {
+        if inbox.is_empty() && inbox.retry_count() == 0 {
+            return None;
+        }
+        // Only a retry is due at a moment.
+        let now = if inbox.retry_count() > 0 { clock.now() } else { Moment::default() };
+        let expired = inbox.stats().expired;
+        let delivery = inbox.pop(clock.wall(), now);
+        if self.credited && delivery.is_none() && inbox.stats().expired > expired {
+            // All that waited has expired: the poller tells of the room, as no receiver will.
+            self.credit_stale.store(true, Ordering::Release);
+            self.mailbox.engine.wake_poller();
+        }
+        delivery
+    }
+
     pub(super) fn new(
         engine: &Arc<Engine>,
         id: u32,
@@ -53,8 +79,9 @@ impl Inlet {
             pattern: pattern.clone(),
             mailbox: Mailbox::new(engine, inbox),
             credited: matches!(options.on_slow, OnSlow::Block { .. }) || options.group.is_some(),
-            credit: AtomicU32::new(0),
-            credit_lot: (options.capacity / 4).clamp(1, 1024) as u32,
+            credit_told: AtomicU64::new(0),
+            credit_lot: (options.capacity / 4).clamp(1, 1024) as u64,
+            credit_stale: AtomicBool::new(false),
             over: AtomicBool::new(false),
             group: options.group.as_ref().map_or_else(String::new, |group| group.as_str().to_owned()),
             retry_timer: parking_lot::Mutex::new(None),
@@ -125,8 +152,12 @@ impl Subscription {
     /// Those of [`receive`](Self::receive), and [`Interrupted`](crate::ErrorKind::Interrupted).
     pub fn receive_wait(&self, wait: &mut Wait<'_>) -> Result<Delivery> {
         let clock = &self.engine().clock;
-        let delivery = self.0.inlet.mailbox.wait("subscription.receive", wait, |inbox| pop(inbox, clock))?;
-        self.taken(1);
+        let delivery = self
+            .0
+            .inlet
+            .mailbox
+            .wait("subscription.receive", wait, |inbox| self.0.inlet.pop(inbox, clock))?;
+        self.taken();
         Ok(delivery)
     }
 
@@ -138,9 +169,9 @@ impl Subscription {
         let engine = self.engine();
         engine.origin.check("subscription.receive")?;
         let clock = &engine.clock;
-        let taken = self.0.inlet.mailbox.take(|inbox| pop(inbox, clock)).transpose()?;
+        let taken = self.0.inlet.mailbox.take(|inbox| self.0.inlet.pop(inbox, clock)).transpose()?;
         if taken.is_some() {
-            self.taken(1);
+            self.taken();
         }
         Ok(taken)
     }
@@ -167,7 +198,7 @@ impl Subscription {
             }
             (out.len() > before).then_some(out.len() - before)
         })?;
-        self.taken(count as u32);
+        self.taken();
         Ok(count)
     }
 
@@ -231,9 +262,9 @@ impl Subscription {
         self.0.backend.engine()
     }
 
-    fn taken(&self, count: u32) {
+    fn taken(&self) {
         if self.0.inlet.credited {
-            self.0.backend.taken(&self.0.inlet, count);
+            self.0.backend.taken(&self.0.inlet);
         }
     }
 }
@@ -255,10 +286,10 @@ impl Feed {
     /// Waits for the next event; `None` when the subscription is over.
     pub(super) fn next(&self) -> Option<Delivery> {
         let clock = &self.backend.engine().clock;
-        let pop = |inbox: &mut Inbox| pop(inbox, clock);
+        let pop = |inbox: &mut Inbox| self.inlet.pop(inbox, clock);
         let delivery = self.inlet.mailbox.wait("subscription.receive", &mut Wait::forever(), pop).ok()?;
         if self.inlet.credited {
-            self.backend.taken(&self.inlet, 1);
+            self.backend.taken(&self.inlet);
         }
         Some(delivery)
     }
@@ -285,16 +316,6 @@ impl Drop for Owned {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// The next event; the clocks are read only when there may be one.
-fn pop(inbox: &mut Inbox, clock: &SystemClock) -> Option<Delivery> {
-    if inbox.is_empty() && inbox.retry_count() == 0 {
-        return None;
-    }
-    // Only a retry is due at a moment.
-    let now = if inbox.retry_count() > 0 { clock.now() } else { Moment::default() };
-    inbox.pop(clock.wall(), now)
 }
 
 fn fail(backend: &dyn Backend, inlet: &Inlet, delivery: Delivery, error: &HandlerError) -> Result<()> {

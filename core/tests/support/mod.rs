@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     sync::mpsc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -69,6 +69,15 @@ pub fn within<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
     drop(done);
     watch.join().unwrap();
     result
+}
+
+/// Says that something is over when it is dropped, so that a failing test ends its own threads.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// The seed of this run: `FLOWMESH_SEED`, or a new one. Printed, so that a failure can be repeated.

@@ -11,11 +11,13 @@ from ._handles import Service, Subscription, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self, TypeVar
 
-    from .types import BreakerOption, OnSlow, WaitStrategy
+    from .types import BreakerOption, OnSlow, ServiceInfo, Stats, WaitStrategy
+
+    T = TypeVar("T")
 
     EventHandler = TypeVar("EventHandler", bound=Callable[[_native.Message], object])
     RequestHandler = TypeVar("RequestHandler", bound=Callable[[_native.Request], object])
@@ -68,14 +70,16 @@ def connect(
 
     Raises NotFoundError when no host has it open, PermissionDeniedError, ProtocolError, VersionMismatchError.
     """
-    return Mesh(
-        "connect",
-        directory,
-        name=name,
-        connect_timeout=timeout,
-        shared_memory=shared_memory,
-        wait=wait,
-        breaker=breaker,
+    return interruptible(
+        lambda: Mesh(
+            "connect",
+            directory,
+            name=name,
+            connect_timeout=timeout,
+            shared_memory=shared_memory,
+            wait=wait,
+            breaker=breaker,
+        )
     )
 
 
@@ -92,7 +96,54 @@ def connect_tcp(
 
     Raises UnauthenticatedError when the secrets differ, else what `connect` raises.
     """
-    return Mesh("connect_tcp", address, secret, name=name, connect_timeout=timeout, wait=wait, breaker=breaker)
+    return interruptible(
+        lambda: Mesh("connect_tcp", address, secret, name=name, connect_timeout=timeout, wait=wait, breaker=breaker)
+    )
+
+
+def interruptible(ask: Callable[[], T]) -> T:
+    """Runs `ask`, which waits for another process, so that Ctrl-C ends the wait.
+
+    The core cannot be interrupted in these short exchanges, so on the main thread, where signals arrive, another thread
+    asks. What it opened for nobody any more is closed.
+    """
+    from threading import Thread, current_thread, main_thread
+
+    if current_thread() is not main_thread():
+        return ask()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    given_up = False
+
+    def run() -> None:
+        try:
+            results.append(ask())
+        except BaseException as error:
+            errors.append(error)
+        if given_up:
+            _close_each(results)
+
+    thread = Thread(target=run, name="flowmesh ask", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        given_up = True
+        _close_each(results)
+        raise
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            # The traceback leads back here: without this the two would keep each other alive.
+            errors.clear()
+    return results[0]
+
+
+def _close_each(results: Sequence[object]) -> None:
+    for result in results:
+        if isinstance(result, (_native.Mesh, _native.Subscription, _native.Service)):
+            result.close()
 
 
 class Mesh(_native.Mesh):
@@ -116,7 +167,7 @@ class Mesh(_native.Mesh):
         priority: int = 0,
         capacity: int = 1024,
         on_slow: OnSlow = "drop_oldest",
-        block_timeout: float = 30.0,
+        block_timeout: float = 1.0,
         retry: _native.Retry | None = None,
     ) -> Subscription:
         """Receives the events whose subject matches `pattern`: `*` is one token, `>` the rest.
@@ -128,7 +179,9 @@ class Mesh(_native.Mesh):
         """
         if handler is not None:
             check(handler)
-        subscription = Subscription(self, pattern, group, priority, capacity, on_slow, block_timeout, retry)
+        subscription = self._ask(
+            lambda: Subscription(self, pattern, group, priority, capacity, on_slow, block_timeout, retry)
+        )
         if handler is not None:
             subscription._start(handler)
         return subscription
@@ -141,7 +194,7 @@ class Mesh(_native.Mesh):
         priority: int = 0,
         capacity: int = 1024,
         on_slow: OnSlow = "drop_oldest",
-        block_timeout: float = 30.0,
+        block_timeout: float = 1.0,
         retry: _native.Retry | None = None,
     ) -> Callable[[EventHandler], EventHandler]:
         """Decorates a handler of events: `subscribe` until the mesh is closed."""
@@ -181,7 +234,7 @@ class Mesh(_native.Mesh):
         """
         if handler is not None:
             check(handler)
-        service = Service(self, name, concurrency, version, queue, rate, burst)
+        service = self._ask(lambda: Service(self, name, concurrency, version, queue, rate, burst))
         if handler is not None:
             service._start(handler, concurrency)
         return service
@@ -205,6 +258,18 @@ class Mesh(_native.Mesh):
             return handler
 
         return decorate
+
+    def services(self) -> list[ServiceInfo]:
+        """The services there are, with their instances."""
+        return self._ask(super().services)
+
+    def stats(self) -> Stats:
+        """What the host has counted, at one moment."""
+        return self._ask(super().stats)
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        # A host asks nobody.
+        return interruptible(ask) if self.session else ask()
 
     def __enter__(self) -> Self:
         return self

@@ -3,12 +3,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, final, overload
 
+from typing_extensions import disjoint_base
+
 from .types import OnSlow, Payload, ServiceInfo, Stats, SubscriptionStats
+
+__all__ = [
+    "Backoff",
+    "Breaker",
+    "Mesh",
+    "Message",
+    "PendingCall",
+    "ReadySet",
+    "Reply",
+    "Request",
+    "Retry",
+    "Service",
+    "Subscription",
+    "__version__",
+    "_kinds",
+]
 
 __version__: str
 
 def _kinds() -> list[tuple[int, str, str, bool, str, str]]: ...
 
+@disjoint_base
 class Message:
     @property
     def subject(self) -> str: ...
@@ -121,6 +140,7 @@ class PendingCall:
     def _watch(self, ready: ReadySet, token: int) -> None: ...
     def _unwatch(self) -> None: ...
 
+@disjoint_base
 class Subscription:
     def __new__(
         cls,
@@ -154,6 +174,7 @@ class Subscription:
     def _watch(self, ready: ReadySet, token: int) -> None: ...
     def _unwatch(self) -> None: ...
 
+@disjoint_base
 class Service:
     def __new__(
         cls,
@@ -182,6 +203,7 @@ class Service:
     def _watch(self, ready: ReadySet, token: int) -> None: ...
     def _unwatch(self) -> None: ...
 
+@disjoint_base
 class Mesh:
     def __new__(cls, how: str, target: object, secret: bytes | str | None = None, **options: object) -> Self: ...
     @property

@@ -415,7 +415,7 @@ class Mesh:
         priority: int = 0,
         capacity: int = 1024,
         on_slow: OnSlow = "drop_oldest",
-        block_timeout: float = 30.0,
+        block_timeout: float = 1.0,
         retry: _native.Retry | None = None,
     ) -> Opening[Subscription]:
         """Receives the events that match `pattern`; see `flowmesh.Mesh.subscribe`.
@@ -442,7 +442,7 @@ class Mesh:
         priority: int = 0,
         capacity: int = 1024,
         on_slow: OnSlow = "drop_oldest",
-        block_timeout: float = 30.0,
+        block_timeout: float = 1.0,
         retry: _native.Retry | None = None,
     ) -> Callable[[EventHandler], EventHandler]:
         """Decorates a handler of events: `subscribe` until the mesh is closed. Holds when it returns."""

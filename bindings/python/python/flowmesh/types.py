@@ -7,20 +7,20 @@ from typing import Literal, TypeAlias, TypedDict
 
 from ._native import Breaker
 
-Json: TypeAlias = "Mapping[str, object] | Sequence[object] | str | int | float | bool | None"
+Json: TypeAlias = Mapping[str, object] | Sequence[object] | str | int | float | bool | None
 """What travels as JSON. Text alone travels as text."""
 
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Buffer: TypeAlias = bytes | bytearray | memoryview
 """What travels untouched. Any other object with the buffer protocol does too."""
 
-Payload: TypeAlias = "Buffer | Json"
+Payload: TypeAlias = Buffer | Json
 
 OnSlow: TypeAlias = Literal["drop_oldest", "block", "disconnect"]
 
-WaitStrategy: TypeAlias = "Literal['adaptive', 'block', 'spin'] | float"
+WaitStrategy: TypeAlias = Literal["adaptive", "block", "spin"] | float
 """How waiting threads wait; a number is the seconds between two looks, without ever being woken."""
 
-BreakerOption: TypeAlias = "Breaker | bool"
+BreakerOption: TypeAlias = Breaker | bool
 
 
 class BusStats(TypedDict):

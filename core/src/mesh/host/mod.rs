@@ -352,6 +352,13 @@ impl Side for Host {
             state.counts.published_bytes += message.payload().len() as u64;
             self.route(&mut state, &message, from);
         }
+        let stale = |inlet: &&Arc<Inlet>| inlet.credit_stale.swap(false, Ordering::AcqRel);
+        let stale: Vec<u32> = state.inlets.values().filter(stale).map(|inlet| inlet.id).collect();
+        for id in stale {
+            if let Some(slot) = state.bus.slot(SubscriptionKey { owner: 0, id }) {
+                self.unstall(&mut state, slot);
+            }
+        }
         self.drop_stalled_overdue(&mut state, now);
         if state.rpc.next_due().is_some_and(|due| due <= now) {
             let mut effects = std::mem::take(&mut state.effects);
@@ -521,7 +528,7 @@ impl Backend for Host {
         self.settle();
     }
 
-    fn taken(&self, inlet: &Inlet, _count: u32) {
+    fn taken(&self, inlet: &Inlet) {
         let mut state = self.state.lock();
         if let Some(slot) = state.bus.slot(SubscriptionKey { owner: 0, id: inlet.id }) {
             self.unstall(&mut state, slot);
