@@ -587,11 +587,10 @@ fn a_stopped_process_fills_its_own_ring_and_no_more() {
     let options = CallOptions { timeout: WATCHDOG, ..CallOptions::default() };
     let pending: Vec<_> = (0..100).map(|_| host.start_call("answers", &event, &options).unwrap()).collect();
     until("a call is refused", || {
-        let refused = pending.iter().filter_map(PendingCall::try_take).any(|result| {
+        pending.iter().filter_map(PendingCall::try_take).any(|result| {
             assert_error(result, ErrorKind::Full, &[("service", "answers"), ("queue_limit", "10")]);
             true
-        });
-        refused
+        })
     });
     drop(pending);
     signal(libc::SIGCONT);

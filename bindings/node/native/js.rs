@@ -189,10 +189,8 @@ impl Call<'_> {
         let room = SHORT_TEXT_BYTES;
         let short = buffer.short.as_mut_ptr().cast::<c_char>();
         // SAFETY: `short` has `room` bytes; Node writes at most that many, the closing zero included.
-        check(
-            unsafe { sys::napi_get_value_string_utf8(self.env, value, short, room, &raw mut read) },
-            index,
-        )?;
+        let status = unsafe { sys::napi_get_value_string_utf8(self.env, value, short, room, &raw mut read) };
+        check(status, index)?;
         // A character has at most four bytes: with so much room left, nothing was cut off.
         if read + 5 <= room {
             return Ok(&buffer.short[..read]);
@@ -206,10 +204,8 @@ impl Call<'_> {
         buffer.long.resize(length, 0);
         let long = buffer.long.as_mut_ptr().cast::<c_char>();
         // SAFETY: `long` has `length` bytes.
-        check(
-            unsafe { sys::napi_get_value_string_utf8(self.env, value, long, length, &raw mut read) },
-            index,
-        )?;
+        let status = unsafe { sys::napi_get_value_string_utf8(self.env, value, long, length, &raw mut read) };
+        check(status, index)?;
         Ok(&buffer.long[..read])
     }
 
@@ -224,10 +220,8 @@ impl Call<'_> {
         let (mut pointer, mut length) = (ptr::null_mut(), 0);
         let value = self.arguments[index];
         // SAFETY: the value belongs to this call; the results are locals.
-        check(
-            unsafe { sys::napi_get_buffer_info(self.env, value, &raw mut pointer, &raw mut length) },
-            index,
-        )?;
+        let status = unsafe { sys::napi_get_buffer_info(self.env, value, &raw mut pointer, &raw mut length) };
+        check(status, index)?;
         // The pointer of an empty or detached array may be null.
         Ok((pointer.cast(), if pointer.is_null() { 0 } else { length }))
     }
@@ -252,10 +246,9 @@ impl Call<'_> {
         let mut item = |at| {
             let mut value = ptr::null_mut();
             // SAFETY: as above.
-            check(
-                unsafe { sys::napi_get_element(self.env, self.arguments[index], at, &raw mut value) },
-                index,
-            )?;
+            let status =
+                unsafe { sys::napi_get_element(self.env, self.arguments[index], at, &raw mut value) };
+            check(status, index)?;
             let text = std::str::from_utf8(self.utf8(value, index, &mut buffer)?);
             text.map(str::to_owned).map_err(|_| wrong(index, "not UTF-8"))
         };
@@ -280,10 +273,9 @@ impl Call<'_> {
     fn keep(&self, index: usize) -> Result<sys::napi_ref> {
         let mut reference = ptr::null_mut();
         // SAFETY: the value belongs to this call; the result is a local.
-        check(
-            unsafe { sys::napi_create_reference(self.env, self.arguments[index], 1, &raw mut reference) },
-            index,
-        )?;
+        let status =
+            unsafe { sys::napi_create_reference(self.env, self.arguments[index], 1, &raw mut reference) };
+        check(status, index)?;
         Ok(reference)
     }
 

@@ -550,7 +550,16 @@ impl Engine {
         let mut io = self.lock_io();
         self.disarm(&mut io);
         let mut turn = Turn::new(spin);
+        // However busy or light a sleeper the leader is, it comes back once in a while to be asked whether to go on.
+        let mut begun = None;
+        let mut is_overdue = || begun.get_or_insert_with(Instant::now).elapsed() >= LEAD_MAX;
+        let mut rounds = 0u32;
         loop {
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(1024) && is_overdue() {
+                self.leave(&mut io);
+                return Led::Slept(Slept::TimedOut);
+            }
             self.kicked.store(false, Ordering::SeqCst);
             let found = self.look(&mut io);
             if let Some(taken) = take() {
@@ -605,6 +614,10 @@ impl Engine {
             if matches!(slept, Slept::Interrupted | Slept::TimedOut) || deadline.has_passed() {
                 self.leave(&mut io);
                 return Led::Slept(slept);
+            }
+            if is_overdue() {
+                self.leave(&mut io);
+                return Led::Slept(Slept::TimedOut);
             }
             turn = Turn::new(spin);
         }
@@ -808,6 +821,9 @@ impl Engine {
         }
     }
 }
+
+/// A leader returns to its caller after this long, even if it never slept for so long at once.
+const LEAD_MAX: Duration = Duration::from_millis(500);
 
 /// One stretch of looking without a sleep.
 struct Turn {

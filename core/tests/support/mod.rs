@@ -196,10 +196,13 @@ impl Drop for Process {
     }
 }
 
+/// What a child process runs, with its arguments.
+pub type Program = fn(&[&str]);
+
 /// What a test program runs as when [`Process::start`] started it; false when `cargo test` did.
 ///
 /// To be called by a test named `programs`.
-pub fn programs(known: &[(&str, fn(&[&str]))]) -> bool {
+pub fn programs(known: &[(&str, Program)]) -> bool {
     let Ok(asked) = std::env::var(PROGRAM) else { return false };
     let arguments: Vec<&str> = asked.split('\n').collect();
     let (_, program) = known.iter().find(|(name, _)| *name == arguments[0]).unwrap();
