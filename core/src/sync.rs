@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 

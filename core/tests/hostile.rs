@@ -35,6 +35,7 @@ fn programs() {
         ("scribbling_client", |arguments| scribbling_client(arguments[0], arguments[1].parse().unwrap())),
         ("scribbling_host", |arguments| scribbling_host(arguments[0], arguments[1].parse().unwrap())),
         ("told_so", |_| told_so()),
+        ("does_not_wait", |_| does_not_wait()),
         ("rung_host", |_| rung_host()),
         ("ringing_client", |arguments| ringing_client(arguments[0])),
     ]);
@@ -273,7 +274,8 @@ fn a_host_that_overwrites_all_it_shares_ends_its_clients_with_an_error() {
         };
         let events = client.subscribe("to.client").unwrap();
         let echo = |request: &Request| Ok(Reply::from(request.payload()));
-        let _service = client.serve("client.echo", ServeOptions::default(), echo).unwrap();
+        // Once the host has heard of it, it begins; the answer may be broken already.
+        let _service = client.serve("client.echo", ServeOptions::default(), echo);
         within(WATCHDOG, "a client of a hostile host", || {
             let short = Duration::from_millis(10);
             let options = PublishOptions { timeout: short, ..PublishOptions::default() };
@@ -461,12 +463,6 @@ fn any_frames_of_a_client_end_its_session_or_are_answered() {
         stats.protocol_violations
     );
     assert!(stats.protocol_violations > rounds / 2);
-    assert_eq!(
-        stats.subscriptions.len(),
-        1,
-        "what rogues asked for is gone with them: {:?}",
-        stats.subscriptions
-    );
 }
 
 #[test]
@@ -689,6 +685,118 @@ fn any_frames_of_a_host_end_the_session_or_are_ignored() {
     }
     println!("hostile frames of a host: {protocol} of {rounds} sessions ended with Protocol");
     assert!(protocol > rounds / 4);
+}
+
+/// A client with a rogue host whose frames it is to survive; and why its session ended.
+fn ended_by(shared_memory: bool, act: impl FnOnce(&Mesh, Accepted)) -> Error {
+    let dir = Dir::new();
+    let accepts = rogue_host(dir.path());
+    let client = Mesh::builder().shared_memory(shared_memory).connect(&dir).unwrap();
+    within(2 * WATCHDOG, "a client of a rogue host", || {
+        act(&client, accepts.join().unwrap());
+        until("the session is over", || client.is_closed());
+        client.publish("a", b"").unwrap_err()
+    })
+}
+
+fn request(service: u32, call: u64, subject: &str) -> Vec<u8> {
+    let draft = Draft { aux: 1000, ..Draft::new(Kind::Request, call, subject, b"") };
+    let mut out = wire::MessageHeader { target_count: 1, ..draft.header() }.encode().to_vec();
+    wire::encode_targets([Target { id: service, gap: 0 }], &mut out);
+    [&out, subject.as_bytes()].concat()
+}
+
+/// Sends as long as there is room and the client takes it.
+fn flood(rogue: &mut Accepted, client: &Mesh, body: &[u8]) {
+    while !client.is_closed() {
+        let sent = rogue.transport.sender.push(&[body]);
+        if sent.is_err() || rogue.transport.sender.flush().is_err() {
+            return;
+        }
+        if matches!(sent, Ok(Sent::Full)) {
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn a_host_that_asks_for_much_and_reads_nothing_does_not_hang_its_client() {
+    // Once the client's own answers, for which there was no room, ended the session under its own lock.
+    for shared_memory in [true, false] {
+        let error = ended_by(shared_memory, |client, mut rogue| {
+            // A service that the client does not have: it answers each at once.
+            flood(&mut rogue, client, &request(99, 1, &"x".repeat(8000)));
+        });
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        let error = ended_by(shared_memory, |_, mut rogue| {
+            for call in 0..100 {
+                let _ = rogue.transport.sender.push(&[&request(99, call, "x")]);
+            }
+            let _ = rogue.transport.sender.flush();
+            drop(rogue);
+        });
+        assert_eq!(error.kind(), ErrorKind::Disconnected, "{error}");
+    }
+}
+
+#[test]
+fn a_host_that_gives_more_calls_than_agreed_breaks_the_protocol() {
+    for shared_memory in [true, false] {
+        let error = ended_by(shared_memory, |client, mut rogue| {
+            thread::scope(|scope| {
+                let options = ServeOptions { concurrency: 3, ..ServeOptions::default() };
+                let service = scope.spawn(|| client.service("rogue", options).unwrap());
+                let instance = loop {
+                    let mut block = Vec::new();
+                    rogue.transport.receiver.drain(&mut block, CHUNK_BYTES).unwrap();
+                    if let Some(control) = bodies(&block).find_map(|body| Control::decode(&block[body]).ok())
+                        && let control::Request::Serve { instance, .. } = control.request
+                    {
+                        let reply = ControlReply { seq: control.seq, ..ControlReply::default() };
+                        assert_eq!(rogue.transport.sender.push(&[&reply.encode()]).unwrap(), Sent::Done);
+                        rogue.transport.sender.flush().unwrap();
+                        break instance;
+                    }
+                };
+                let service = service.join().unwrap();
+                // As many as it takes at once are no violation, again and again.
+                for call in 0..10 {
+                    let body = request(instance, call, "rogue");
+                    assert_eq!(rogue.transport.sender.push(&[&body]).unwrap(), Sent::Done);
+                    rogue.transport.sender.flush().unwrap();
+                    service.next(&mut Wait::from(SOON)).unwrap().reply(b"", &[]).unwrap();
+                }
+                flood(&mut rogue, client, &request(instance, 7, "rogue"));
+            });
+        });
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    }
+}
+
+/// In a process of its own, whose memory is looked at.
+#[test]
+fn a_publisher_that_does_not_wait_when_it_is_told_to_fills_no_memory() {
+    Process::run("does_not_wait", &[]);
+}
+
+fn does_not_wait() {
+    let dir = Dir::new();
+    let host = Mesh::builder().max_message_bytes(1 << 20).open(&dir).unwrap();
+    let on_slow = OnSlow::Block { timeout: Duration::from_secs(3600) };
+    let options = SubscribeOptions { on_slow, capacity: 1, ..SubscribeOptions::default() };
+    let _full = host.subscribe_with("rogue", options).unwrap();
+    let mut rogue = Rogue::connect(dir.path(), true);
+    let event = Draft::new(Kind::Event, 1, "rogue", &[7; 60_000]).encode();
+    for _ in 0..8000 {
+        assert!(rogue.send(&event));
+    }
+    until("all came", || host.stats().unwrap().bus.published == 8000);
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let resident = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let kib: u64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
+    // 480 MB were sent; under AddressSanitizer what was freed stays for a while.
+    assert!(kib < 400 << 10, "{resident}");
+    assert!(host.stats().unwrap().bus.dropped > 0);
 }
 
 // ---- bells and handshakes

@@ -21,7 +21,7 @@ use crate::{
     session::{Assembler, Connected, Outbox, Socket},
     shm::WaitStrategy,
     stats::{ServiceInfo, Stats},
-    sync::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     wire::{
         Cancel, Control, ControlReply, Credit, Draft, Kind, Message,
         control::Request as ControlRequest,
@@ -44,6 +44,8 @@ pub(super) struct Client {
     tables: Mutex<Tables>,
     /// Small frames that wait for the poller to send them.
     posted: Mutex<Vec<Vec<u8>>>,
+    /// About how much was published since a publisher looked for the host's request to wait.
+    unseen_bytes: AtomicUsize,
     /// The host asked publishers of this process to wait.
     paused: AtomicBool,
     resumed: Signal,
@@ -61,6 +63,8 @@ struct Tables {
     calls: HashMap<u64, (Arc<Mailbox<CallState>>, Moment)>,
     requests: HashMap<u64, Arc<CancelFlag>>,
     controls: HashMap<u64, Arc<Mailbox<Option<ControlReply>>>>,
+    /// What is to be sent once the tables are free: a frame that cannot be ends the session, which takes them.
+    posts: Vec<Vec<u8>>,
     run: Run,
 }
 
@@ -75,6 +79,9 @@ const SOCKET: u64 = 1;
 const PIDFD: u64 = 2;
 /// How long a control request may take: the host answers from memory.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much is published before a publisher looks, and what an event counts beside its payload.
+const GLANCE_BYTES: usize = 32 * 1024;
+const EVENT_BYTES: usize = 64;
 /// How long after a call's deadline its host may still answer.
 const CALL_GRACE: Duration = Duration::from_millis(250);
 /// A publisher that waits for room looks this often whether the host still lives.
@@ -102,6 +109,7 @@ impl Client {
             max_message_bytes,
             tables: Mutex::default(),
             posted: Mutex::default(),
+            unseen_bytes: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
             resumed: Signal::default(),
             wants_writable: AtomicBool::new(false),
@@ -259,12 +267,21 @@ impl Client {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Waits while the host asks publishers to. A thread that publishes without end looks itself now and then,
+    /// so that it sees the request however late the poller is.
     fn wait_while_paused(
         &self,
         operation: &'static str,
+        bytes: usize,
         timeout: Duration,
         wait: &mut Wait<'_>,
     ) -> Result<()> {
+        // Relaxed: a rough count.
+        let unseen = self.unseen_bytes.fetch_add(bytes + EVENT_BYTES, Ordering::Relaxed);
+        if unseen >= GLANCE_BYTES {
+            self.unseen_bytes.store(0, Ordering::Relaxed);
+            self.engine.glance();
+        }
         if !self.paused.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -314,8 +331,8 @@ impl Client {
                 Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity);
             inlet.mailbox.close(&error);
             let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
-            self.post(
-                &Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode(),
+            tables.posts.push(
+                Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode(),
             );
         }
     }
@@ -346,16 +363,26 @@ impl Client {
                     // It was closed while the call was under way.
                     let error =
                         Error::new(ErrorKind::PeerGone, "mesh.call").with("service", message.subject());
-                    self.post(&failure(call, &error));
+                    tables.posts.push(failure(call, &error));
                     return Ok(());
                 };
                 let cancelled = Arc::new(CancelFlag::default());
-                tables.requests.insert(call, Arc::clone(&cancelled));
                 let deadline = self.engine.now() + Duration::from_millis(message.aux().into());
+                let arrived = Arrived { call, message, deadline, cancelled: Arc::clone(&cancelled) };
+                let mut fits = false;
                 inbox.mailbox.put(|calls| {
-                    calls.push_back(Arrived { call, message, deadline, cancelled });
-                    true
+                    fits = calls.len() < inbox.concurrency;
+                    if fits {
+                        calls.push_back(arrived);
+                    }
+                    fits
                 });
+                if !fits {
+                    return Err(Error::new(ErrorKind::Protocol, "session.receive")
+                        .with("violation", "more calls than the instance takes at once")
+                        .with("limit", inbox.concurrency));
+                }
+                tables.requests.insert(call, cancelled);
                 Ok(())
             }
             kind @ (Kind::Response | Kind::Failure) => {
@@ -418,14 +445,15 @@ impl Side for Client {
         ranges: &mut dyn Iterator<Item = (usize, usize)>,
     ) -> Result<()> {
         let mut tables = self.tables.lock();
-        for (start, end) in ranges {
-            if let Err(error) = self.frame(&mut tables, block, start, end) {
-                self.end_run(&mut tables);
-                return Err(error);
-            }
-        }
+        let mut ranges = ranges;
+        let handled = (&mut ranges).try_for_each(|(start, end)| self.frame(&mut tables, block, start, end));
         self.end_run(&mut tables);
-        Ok(())
+        let posts = std::mem::take(&mut tables.posts);
+        drop(tables);
+        for body in posts {
+            self.post(&body);
+        }
+        handled
     }
 
     fn link_failed(&self, _: u32, error: &Error) {
@@ -574,7 +602,7 @@ impl Backend for Client {
     fn publish(&self, draft: &mut Draft<'_>, options: &PublishOptions, wait: &mut Wait<'_>) -> Result<u64> {
         const OPERATION: &str = "mesh.publish";
         self.engine.check_open(OPERATION)?;
-        self.wait_while_paused(OPERATION, options.timeout, wait)?;
+        self.wait_while_paused(OPERATION, draft.payload.len(), options.timeout, wait)?;
         draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
         draft.timestamp = self.engine.clock.wall();
         let fixed = draft.header().encode();
@@ -596,13 +624,18 @@ impl Backend for Client {
         draft.timestamp = self.engine.clock.wall();
         let mut more = true;
         while more {
-            self.wait_while_paused(OPERATION, options.timeout, &mut wait)?;
+            self.wait_while_paused(OPERATION, GLANCE_BYTES, options.timeout, &mut wait)?;
             let mut outbox = self.lock_outbox(OPERATION, &mut wait)?;
+            let mut bytes = 0;
             for count in 1..=256 {
+                if bytes >= GLANCE_BYTES {
+                    break;
+                }
                 let Some((subject, payload)) = events.next() else {
                     more = false;
                     break;
                 };
+                bytes += payload.len() + EVENT_BYTES;
                 draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
                 let event = Draft { subject, payload, ..draft.clone() };
                 let fixed = event.header().encode();
@@ -677,7 +710,7 @@ impl Backend for Client {
     fn serve(&self, name: &Name, options: ServeOptions) -> Result<Arc<ServiceInbox>> {
         self.engine.check_open("mesh.serve")?;
         options.validate()?;
-        let inbox = ServiceInbox::new(&self.engine, self.number(), name);
+        let inbox = ServiceInbox::new(&self.engine, self.number(), name, &options);
         self.tables.lock().services.insert(inbox.id, Arc::clone(&inbox));
         let request = ControlRequest::Serve {
             instance: inbox.id,

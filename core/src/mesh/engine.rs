@@ -523,6 +523,15 @@ impl Engine {
         }
     }
 
+    /// Takes what has come, if nobody else is about to: for a thread that sends much and never waits.
+    pub(super) fn glance(&self) {
+        if let Some(_lead) = self.lead.try_lock()
+            && let Some(mut io) = self.io.try_lock()
+        {
+            self.look(&mut io);
+        }
+    }
+
     fn become_leader(&self) -> Option<MutexGuard<'_, Spin>> {
         // Once it is closed nothing is left to read, and only the poller reads a client's socket.
         if self.is_closed() || (self.lead_epoll.is_none() && self.leader_waker.get().is_none()) {

@@ -11,6 +11,7 @@ use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
     name::Name,
+    rpc::ServeOptions,
     sync::{AtomicBool, Ordering},
     wire::{Draft, Message},
 };
@@ -23,6 +24,8 @@ pub(super) struct ServiceInbox {
     pub(super) id: u32,
     pub(super) name: Name,
     pub(super) mailbox: Mailbox<VecDeque<Arrived>>,
+    /// More than this many never wait here: a host keeps the others.
+    pub(super) concurrency: usize,
     pub(super) over: AtomicBool,
 }
 
@@ -53,11 +56,12 @@ impl CancelFlag {
 }
 
 impl ServiceInbox {
-    pub(super) fn new(engine: &Arc<Engine>, id: u32, name: &Name) -> Arc<Self> {
+    pub(super) fn new(engine: &Arc<Engine>, id: u32, name: &Name, options: &ServeOptions) -> Arc<Self> {
         Arc::new(Self {
             id,
             name: name.clone(),
             mailbox: Mailbox::new(engine, VecDeque::new()),
+            concurrency: options.concurrency as usize,
             over: AtomicBool::new(false),
         })
     }

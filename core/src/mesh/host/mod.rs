@@ -109,6 +109,8 @@ struct State {
     /// Subscriptions that block; while there are none, nobody asks.
     blocking: usize,
     stalled_count: HashMap<u32, usize>,
+    /// What all that is stalled takes up.
+    stalled_bytes: usize,
     sessions: HashMap<u32, Arc<Session>>,
     inlets: HashMap<u32, Arc<Inlet>>,
     services: HashMap<u32, Arc<ServiceInbox>>,
@@ -197,6 +199,8 @@ const DIRECT_BYTES_MAX: usize = 32 * 1024;
 const ROOM_LOOKS: u32 = 200;
 /// Events of one publisher that may wait for subscribers that block, whatever the publisher does.
 const STALLED_MAX: usize = 65_536;
+/// Bytes of all of them that may wait, at least.
+const STALLED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 impl Host {
     pub(super) fn open(directory: &Path, config: HostConfig) -> Result<Arc<Self>> {
@@ -539,7 +543,7 @@ impl Backend for Host {
 
     fn serve(&self, name: &Name, options: ServeOptions) -> Result<Arc<ServiceInbox>> {
         self.engine.check_open("mesh.serve")?;
-        let inbox = ServiceInbox::new(&self.engine, self.number(), name);
+        let inbox = ServiceInbox::new(&self.engine, self.number(), name, &options);
         let who = InstanceWho { pid: std::process::id(), client: self.config.name.clone() };
         let key = InstanceKey { owner: 0, id: inbox.id };
         self.state.lock().services.insert(inbox.id, Arc::clone(&inbox));

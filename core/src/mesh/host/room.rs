@@ -13,12 +13,18 @@ impl Host {
             return;
         }
         let count = state.stalled_count.entry(from).or_default();
-        if *count >= STALLED_MAX {
+        let bytes = state.stalled_bytes + message.weight();
+        // A publisher that is asked to wait may have a ring full of the smallest events on their way, or a few
+        // of the largest.
+        let count_max = STALLED_MAX + self.config.ring_bytes / 32;
+        let bytes_max = STALLED_BYTES_MAX.max(4 * self.config.max_message_bytes);
+        if *count >= count_max || bytes > bytes_max {
             outlet.lose(1);
             state.counts.dropped += 1;
             return;
         }
         *count += 1;
+        state.stalled_bytes = bytes;
         let first = *count == 1;
         state.counts.blocked += 1;
         let until = self.engine.now() + timeout;

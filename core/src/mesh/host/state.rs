@@ -22,6 +22,7 @@ impl State {
             patience_over: false,
             blocking: 0,
             stalled_count: HashMap::new(),
+            stalled_bytes: 0,
             sessions: HashMap::new(),
             inlets: HashMap::new(),
             services: HashMap::new(),
@@ -170,6 +171,7 @@ impl State {
     pub(super) fn pop_stalled(&mut self, slot: Slot) {
         let Some(Some(outlet)) = self.slots.get_mut(slot.index()) else { return };
         let Some(gone) = outlet.stalled.pop_front() else { return };
+        self.stalled_bytes -= gone.message.weight();
         if outlet.stalled.is_empty() {
             self.stalled_slots.retain(|&other| other != slot);
         }
