@@ -683,6 +683,9 @@ function retrying(operation: string, retry: RetryOptions): object {
 const PUBLISH = ['headers', 'priority', 'ttlMs', 'delayMs'] as const
 const PUBLISH_WAIT = [...PUBLISH, 'timeoutMs', 'signal'] as const
 const SUBSCRIBE = ['group', 'priority', 'capacity', 'onSlow', 'blockTimeoutMs', 'retry', 'signal'] as const
-/** The longest that a call of this thread waits for another one. */
-const SYNC_WAIT_MS = 20
+/**
+ * The longest that subscribing and serving hold this thread until the host has answered, which takes it microseconds.
+ * So long, that even on a busy machine an event published right after subscribing is seen.
+ */
+const SYNC_WAIT_MS = 1000
 const U32_MAX = 2 ** 32 - 1
