@@ -2,7 +2,7 @@
 #
 #   make demo [DIR=path]     three languages count a directory together, one of them is killed on the way
 #   make test                every check there is; each part alone is `make test-PART`: fmt generated lint rust
-#                            loom fuzz doc c python node behaviour examples snippets demo
+#                            loom asan fuzz doc c python node behaviour examples snippets demo
 #   make soak [MINUTES=10]   traffic while processes are killed, for so many minutes
 #   make compare-ipc         FlowMesh beside its peers, one table
 #   make install [PREFIX=/usr/local] [DESTDIR=]   header, libraries and pkg-config file for C
@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The directory of the release builds, wherever cargo was told to put them.
 BUILD := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
-PARTS := fmt generated lint rust loom fuzz doc c python node behaviour examples snippets demo
+PARTS := fmt generated lint rust loom asan fuzz doc c python node behaviour examples snippets demo
 
 .PHONY: help
 help:
@@ -123,6 +123,12 @@ test-rust: | $(STAMPS)/system-base
 # The shared-memory protocol, every interleaving; and with one ordering weakened at a time, which must be noticed.
 test-loom: | $(STAMPS)/system-base
 	RUSTFLAGS="--cfg loom" cargo test --quiet -p flowmesh --release --lib --target-dir $(BUILD)/loom -- loom
+
+# Host and client against peers that write anything over all they share, watched by AddressSanitizer, which
+# Rust's stable compiler carries but does not show without this word.
+test-asan: | $(STAMPS)/system-base
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --quiet -p flowmesh \
+		--target $$(rustc --print host-tuple) --target-dir $(BUILD)/asan --test hostile
 
 # Every input that the fuzzers found worth keeping, through every decoder.
 test-fuzz: | $(STAMPS)/system-base
