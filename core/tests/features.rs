@@ -349,6 +349,32 @@ fn large_events_go_through_the_smallest_ring() {
 }
 
 #[test]
+fn small_events_leave_no_backlog_behind() {
+    // Once a small event that found room took back the wish for room of a backlog, which then lay for ever.
+    over_all_with(
+        |builder| builder.ring_bytes(64 << 10),
+        |host, client| {
+            for _ in 0..20 {
+                let large = client.subscribe("large").unwrap();
+                let on_slow = OnSlow::Block { timeout: Duration::from_millis(1) };
+                let options = SubscribeOptions { on_slow, capacity: 4, ..SubscribeOptions::default() };
+                let _full = client.subscribe_with("small", options).unwrap();
+                for _ in 0..200 {
+                    host.publish("large", &[7; 10_000]).unwrap();
+                }
+                for _ in 0..6 {
+                    host.publish("small", b"").unwrap();
+                }
+                let mut seen = 0;
+                while seen < 200 {
+                    seen += 1 + take(&large).gap;
+                }
+            }
+        },
+    );
+}
+
+#[test]
 fn a_flood_of_events_keeps_nothing_else_waiting() {
     // Once the poller went on reading as long as there was anything to read: no timer fired, nobody was taken in.
     let dir = Dir::new();

@@ -52,7 +52,9 @@ impl FrameSender for ShmSender {
     fn push(&mut self, parts: &[&[u8]]) -> Result<Sent> {
         Ok(match self.producer.try_push(parts)? {
             Push::Written => {
-                if std::mem::take(&mut self.wanting) {
+                // At a host, others than this frame's sender may wait for more room than it took: their wish
+                // stays until the client has answered it.
+                if std::mem::take(&mut self.wanting) && matches!(self.bell, Bell::ToHost { .. }) {
                     self.producer.clear_want();
                 }
                 Sent::Done
