@@ -1,17 +1,13 @@
 """The stub of the native half says what the native half has."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 # Python calls it by that name from 3.12 on; before, it is the same thing without a name.
 ALLOWED = "flowmesh._native.Message.__buffer__\n" if sys.version_info < (3, 12) else ""
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 def test_the_stub_is_what_the_module_has(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     allowed.write_text(ALLOWED)
