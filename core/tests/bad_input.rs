@@ -244,6 +244,14 @@ fn programs() {
                 .unwrap();
             while events.receive(None).is_ok() {}
         }),
+        ("serves", |arguments| {
+            let host = Mesh::open(arguments[0]).unwrap();
+            let echo = |request: &Request| Ok(Reply::from(request.payload()));
+            let _echo = host.serve("echo", ServeOptions::default(), echo).unwrap();
+            loop {
+                thread::sleep(WATCHDOG);
+            }
+        }),
         ("opens_an_open_directory", |arguments| {
             let values = [("directory", arguments[0]), ("pid", arguments[1])];
             assert_error(Mesh::open(arguments[0]), ErrorKind::AlreadyOpen, &values);
@@ -596,4 +604,46 @@ fn a_stopped_process_fills_its_own_ring_and_no_more() {
     signal(libc::SIGCONT);
     until("it answers again", || other.call("answers", b"", WATCHDOG).is_ok());
     assert_eq!(host.stats().unwrap().protocol_violations, 0);
+}
+
+#[test]
+fn a_stopped_host_is_waited_for_no_longer_than_asked() {
+    let dir = Dir::new();
+    let host = Process::start("serves", &[&dir.path().display().to_string()]);
+    let mut client = None;
+    until("the host is there", || {
+        client = Mesh::connect(&dir).ok();
+        client.is_some()
+    });
+    let client = client.unwrap();
+    until("it serves", || client.call("echo", b"", WATCHDOG).is_ok());
+    // SAFETY: our own child, not yet waited for.
+    assert_eq!(unsafe { libc::kill(host.pid() as i32, libc::SIGSTOP) }, 0);
+    let status = format!("/proc/{}/status", host.pid());
+    until("it stops", || fs::read_to_string(&status).unwrap().contains("State:\tT"));
+    let short = Duration::from_millis(50);
+    assert_error(client.call("echo", b"", short), ErrorKind::Timeout, &[("timeout_ms", "50")]);
+    let options = PublishOptions { timeout: short, ..PublishOptions::default() };
+    let error = loop {
+        if let Err(error) = client.publish_with("a", &[0; 100_000], &options) {
+            break error;
+        }
+    };
+    assert_eq!((error.kind(), error.get("timeout_ms")), (ErrorKind::Timeout, Some("50")), "{error}");
+    assert_error(client.call("echo", &[0; 100_000], short), ErrorKind::Timeout, &[]);
+    let connected = Mesh::builder().connect_timeout(short).connect(&dir);
+    assert_error(connected, ErrorKind::Timeout, &[("timeout_ms", "50")]);
+    // Not even by a thread that closes while another waits for room, for much longer.
+    thread::scope(|scope| {
+        let publishes = scope.spawn(|| {
+            let options = PublishOptions { timeout: Duration::from_secs(3600), ..options };
+            client.publish_with("a", &[0; 100_000], &options).unwrap_err()
+        });
+        thread::sleep(short);
+        within(WATCHDOG, "closing beside a host that is stopped", || {
+            client.close();
+            let error = publishes.join().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        });
+    });
 }

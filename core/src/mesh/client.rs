@@ -809,8 +809,10 @@ impl Backend for Client {
         if self.engine.origin.is_here() && !self.engine.is_closed() {
             // The host hangs up when it reads this, maybe before we are done: that is not the reason.
             self.engine.set_close_reason(&reason);
-            let mut outbox = self.outbox.lock();
-            let _ = outbox.queue(&[Kind::Bye as u8]).and_then(|()| outbox.flush());
+            // A thread that waits for room holds it, maybe for long: then the host sees the socket close.
+            if let Some(mut outbox) = self.outbox.try_lock_for(ROOM_SLICE) {
+                let _ = outbox.queue(&[Kind::Bye as u8]).and_then(|()| outbox.flush());
+            }
         }
         self.end(reason);
         if self.engine.origin.is_here() {
