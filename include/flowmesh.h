@@ -782,7 +782,7 @@ flowmesh_status flowmesh_publish(struct flowmesh_mesh *mesh,
  * Threads and blocking: as `flowmesh_publish`.
  *
  * Errors:
- * As `flowmesh_publish`. After `TIMEOUT` a first part of the batch may have been sent.
+ * As `flowmesh_publish`. The context of the error says under `published` how many, from the first on, were sent before it.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_publish_many(struct flowmesh_mesh *mesh,

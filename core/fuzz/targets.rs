@@ -11,7 +11,8 @@ use flowmesh::{
     shm,
     stats::{ServiceInfo, Stats},
     wire::{
-        Cancel, Chunk, Control, ControlReply, Credit, HEADER_COUNT_MAX, Kind, TARGETS_MAX,
+        BATCH_EVENTS_MAX, Batch, Cancel, Chunk, Control, ControlReply, Credit, HEADER_COUNT_MAX, Kind,
+        TARGETS_MAX, Target as Subscriber,
         handshake::{self, Attached, Hello, Ready, Refusal, Welcome},
     },
 };
@@ -22,6 +23,7 @@ type Target = fn(&[u8]);
 /// Every target by name; its inputs lie in `corpus/NAME`.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("message", message),
+    ("batch", batch),
     ("control", control),
     ("handshake", handshake),
     ("frames", frames),
@@ -37,14 +39,35 @@ pub(crate) fn message(data: &[u8]) {
     assert!(message.targets().count() <= TARGETS_MAX);
     assert!(message.priority() <= 9);
     assert!(message.subject().len() + message.payload().len() <= data.len());
-    let _ = (message.content_type(), message.ttl(), message.to_error(), message.tail().len());
+    let _ = (message.content_type(), message.ttl(), message.to_error(), message.tail_bytes());
     // Forwarded without targets it is the same message.
     let header = message.forward_header(message.header().kind, message.id(), message.header().aux, 0);
-    let forwarded = Arc::new([&header.encode()[..], message.tail()].concat());
+    let forwarded = Arc::new([&header.encode()[..], &message.tail().concat()].concat());
     let again =
         Message::decode(&forwarded, 0, forwarded.len()).expect("what was decoded is valid when forwarded");
     assert_eq!((again.subject(), again.payload()), (message.subject(), message.payload()));
     assert!(again.headers().eq(message.headers()));
+}
+
+/// One frame of events in a row.
+pub(crate) fn batch(data: &[u8]) {
+    let block = Arc::new(data.to_vec());
+    let Ok(batch) = Batch::decode(&block, 0, data.len()) else { return };
+    assert!((1..=BATCH_EVENTS_MAX).contains(&batch.len()));
+    let (head, tail) = batch.forward(Subscriber { id: 7, gap: 0 });
+    let forwarded = Arc::new([&head, tail].concat());
+    let again =
+        Batch::decode(&forwarded, 0, forwarded.len()).expect("what was decoded is valid when forwarded");
+    assert_eq!(again.len(), batch.len());
+    let mut bytes = 0;
+    for (event, other) in batch.events().zip(again.events()) {
+        assert_eq!((event.id(), event.tail()), (other.id(), other.tail()));
+        // One of them with a frame of its own is the same message.
+        let header = event.forward_header(Kind::Event, event.id(), 0, 0);
+        message(&[&header.encode()[..], &event.tail().concat()].concat());
+        bytes += event.payload().len();
+    }
+    assert_eq!(bytes, batch.payload_bytes());
 }
 
 /// Requests to a host, and its answers.
@@ -107,6 +130,7 @@ pub(crate) fn frames(data: &[u8]) {
                     Err(_) => return,
                 }
             }
+            Ok(Kind::Events) => batch(body),
             Ok(_) => message(body),
             Err(_) => return,
         }

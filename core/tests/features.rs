@@ -349,6 +349,124 @@ fn large_events_go_through_the_smallest_ring() {
 }
 
 #[test]
+fn events_published_together_are_events_like_others() {
+    over_all_with(
+        |builder| builder.ring_bytes(128 << 10),
+        |host, client| {
+            for (publisher, subscriber) in ways(host, client) {
+                let on_slow = OnSlow::Block { timeout: WATCHDOG };
+                let block = SubscribeOptions { on_slow, capacity: 100, ..SubscribeOptions::default() };
+                let blocking = subscriber.subscribe_with("many.*", block.clone()).unwrap();
+                // Subjects in rows of different lengths, payloads of none, some, and more than a batch takes.
+                let events: Vec<(&str, Vec<u8>)> = (0..3000_u32)
+                    .map(|number| {
+                        let subject =
+                            ["many.a", "many.b", "many.c"][(number / 700 + number / 1999) as usize % 3];
+                        let size = if number % 500 == 499 { 40_000 } else { 4 + (number as usize * 7) % 90 };
+                        let mut payload = number.to_le_bytes().to_vec();
+                        payload.resize(size, number as u8);
+                        (subject, payload)
+                    })
+                    .collect();
+                let headers = vec![("trace".to_owned(), "t".to_owned())];
+                let options = PublishOptions {
+                    priority: 6,
+                    headers,
+                    ttl: Some(Duration::from_secs(3600)),
+                    ..PublishOptions::default()
+                };
+                let before = host.stats().unwrap().bus;
+                let mut ids = std::collections::HashSet::new();
+                thread::scope(|scope| {
+                    scope.spawn(|| publisher.publish_many(&events, &options).unwrap());
+                    let mut got = Vec::new();
+                    for (subject, payload) in &events {
+                        if got.is_empty() {
+                            blocking.receive_many(64, &mut Wait::from(SOON), &mut got).unwrap();
+                        }
+                        let Delivery { message, gap, attempt } = got.remove(0);
+                        assert_eq!((message.subject(), gap, attempt), (*subject, 0, 1));
+                        assert!(message.payload() == payload, "{message:?}");
+                        assert_eq!((message.priority(), message.header_value("trace")), (6, Some("t")));
+                        assert_eq!(message.ttl(), Some(Duration::from_secs(3600)));
+                        assert!(ids.insert(message.id()), "an id twice");
+                    }
+                    assert!(got.is_empty());
+                });
+                drop(blocking);
+                let after = host.stats().unwrap().bus;
+                let bytes: usize = events.iter().map(|(_, payload)| payload.len()).sum();
+                assert_eq!(after.published - before.published, 3000);
+                assert_eq!(after.published_bytes - before.published_bytes, bytes as u64);
+                assert_eq!(after.delivered - before.delivered, 3000);
+                assert_eq!(after.delivered_bytes - before.delivered_bytes, bytes as u64);
+
+                // What does not fit is dropped and told, or ends the subscription, in the middle of a batch too.
+                let few = SubscribeOptions { capacity: 10, ..SubscribeOptions::default() };
+                let lossy = subscriber.subscribe_with("few", few.clone()).unwrap();
+                let numbers: Vec<(&str, [u8; 1])> = (0..200).map(|number| ("few", [number])).collect();
+                publisher.publish_many(&numbers, &options).unwrap();
+                settle(publisher, subscriber);
+                let mut seen = 0;
+                while seen < 200 {
+                    let got = take(&lossy);
+                    seen += 1 + got.gap;
+                    assert_eq!(u64::from(got.message.payload()[0]) + 1, seen);
+                }
+                drop(lossy);
+                let strict = SubscribeOptions { on_slow: OnSlow::Disconnect, ..few };
+                let strict = subscriber.subscribe_with("few", strict).unwrap();
+                publisher.publish_many(&numbers, &options).unwrap();
+                settle(publisher, subscriber);
+                for number in 0..10 {
+                    assert_eq!(take(&strict).message.payload(), [number]);
+                }
+                assert_error(strict.receive(SOON), ErrorKind::SlowConsumer, &[("capacity", "10")]);
+
+                // Members of a group take turns within a batch.
+                let group = SubscribeOptions { group: Some(Name::parse("g").unwrap()), ..block };
+                let members = [0, 1].map(|_| subscriber.subscribe_with("few", group.clone()).unwrap());
+                publisher.publish_many(&numbers[..100], &options).unwrap();
+                for member in &members {
+                    (0..50).for_each(|_| drop(take(member)));
+                    assert!(member.try_receive().unwrap().is_none());
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn publishing_many_says_how_many_were_published() {
+    over_all(|host, client| {
+        for (publisher, subscriber) in ways(host, client) {
+            let on_slow = OnSlow::Block { timeout: Duration::from_secs(3600) };
+            let options = SubscribeOptions { on_slow, capacity: 5, ..SubscribeOptions::default() };
+            let sub = subscriber.subscribe_with("m", options).unwrap();
+            let options = PublishOptions { timeout: Duration::from_millis(20), ..PublishOptions::default() };
+            let mut published = 0_u64;
+            // A client hears after its first batch that it is to wait.
+            let error = loop {
+                let events = vec![("m", b"payload"); 7];
+                match publisher.publish_many(&events, &options) {
+                    Ok(()) => published += 7,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            published += error.get("published").unwrap().parse::<u64>().unwrap();
+            let mut taken = 0;
+            while taken < published {
+                taken += 1;
+                assert_eq!(take(&sub).gap, 0);
+            }
+            settle(publisher, subscriber);
+            assert!(sub.try_receive().unwrap().is_none(), "{published} of them were published");
+        }
+    });
+}
+
+#[test]
 fn small_events_leave_no_backlog_behind() {
     // Once a small event that found room took back the wish for room of a backlog, which then lay for ever.
     over_all_with(

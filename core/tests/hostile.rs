@@ -12,7 +12,8 @@ use flowmesh::{
     },
     shm::AttentionPage,
     wire::{
-        self, CHUNK_BYTES, Cancel, Chunk, Control, ControlReply, Credit, Draft, Kind, control, frame::Target,
+        self, BatchWriter, CHUNK_BYTES, Cancel, Chunk, Control, ControlReply, Credit, Draft, Kind, control,
+        frame::Target,
     },
     *,
 };
@@ -427,6 +428,17 @@ fn good(kind: u8, dice: &mut Dice) -> Vec<u8> {
             };
             Control { seq: dice.next(), request }.encode()
         }
+        13 => {
+            let draft = Draft { ttl_ms: 1000, ..Draft::new(Kind::Event, number, "rogue.event", b"") };
+            let target = (dice.roll(4) > 0).then_some(Target { id: number as u32, gap: 1 });
+            let mut out = Vec::new();
+            let mut writer = BatchWriter::begin(&draft, target, &mut out);
+            for part in payload.chunks(1 + dice.roll(9) as usize) {
+                writer.push(part, usize::MAX);
+            }
+            writer.end(number);
+            out
+        }
         11 => ControlReply { seq: number, ..ControlReply::default() }.encode(),
         other => vec![other],
     }
@@ -445,9 +457,9 @@ fn any_frames_of_a_client_end_its_session_or_are_answered() {
         let stop = Over(&over);
         for round in 0..rounds {
             let mut rogue = Rogue::connect(dir.path(), round % 2 == 0);
-            let first = dice.roll(14) as u8;
+            let first = dice.roll(15) as u8;
             for _ in 0..dice.roll(200) {
-                let kind = if dice.roll(2) == 0 { first } else { dice.roll(14) as u8 };
+                let kind = if dice.roll(2) == 0 { first } else { dice.roll(15) as u8 };
                 if !rogue.send(&body(kind, &mut dice)) {
                     break;
                 }
@@ -651,10 +663,10 @@ fn any_frames_of_a_host_end_the_session_or_are_ignored() {
                     let serve = client.service("rogue", ServeOptions::default());
                     let _ = serve.map(|service| service.next(&mut Wait::forever()).map(drop));
                 });
-                let first = dice.roll(14) as u8;
+                let first = dice.roll(15) as u8;
                 let mut block = Vec::new();
                 for _ in 0..dice.roll(300) {
-                    let kind = if dice.roll(2) == 0 { first } else { dice.roll(14) as u8 };
+                    let kind = if dice.roll(2) == 0 { first } else { dice.roll(15) as u8 };
                     let body = body(kind, &mut dice);
                     if rogue.transport.sender.push(&[&body]).is_err()
                         || rogue.transport.sender.flush().is_err()

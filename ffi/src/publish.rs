@@ -71,7 +71,7 @@ pub unsafe extern "C" fn flowmesh_publish(
 /// Threads and blocking: as `flowmesh_publish`.
 ///
 /// # Errors
-/// As `flowmesh_publish`. After `TIMEOUT` a first part of the batch may have been sent.
+/// As `flowmesh_publish`. The context of the error says under `published` how many, from the first on, were sent before it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_publish_many(
     mesh: *mut flowmesh_mesh,

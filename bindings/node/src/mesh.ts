@@ -381,7 +381,7 @@ export class Mesh {
    * await mesh.publishMany([['orders.created', order], ['mail.queued', mail]])
    * ```
    *
-   * @throws FlowMeshError As `publishWait`. After `TIMEOUT`, the first events may have been sent.
+   * @throws FlowMeshError As `publishWait`; `context.published` says how many, from the first on, were sent before.
    */
   async publishMany(subject: string, payloads: readonly Payload[], options?: PublishWaitOptions): Promise<void>
   async publishMany(events: readonly (readonly [subject: string, payload: Payload])[], options?: PublishWaitOptions): Promise<void>

@@ -13,7 +13,7 @@ use super::options::{OnSlow, Retry};
 use crate::{
     clock::{Moment, Timestamp},
     name::Subject,
-    wire::{Draft, HEADER_BLOCK_BYTES_MAX, HEADER_COUNT_MAX, Message},
+    wire::{Batch, Draft, HEADER_BLOCK_BYTES_MAX, HEADER_COUNT_MAX, Message},
 };
 use std::{
     cmp::{Ordering, Reverse},
@@ -149,6 +149,24 @@ impl Inbox {
         Pushed::Queued { was_empty }
     }
 
+    /// Adds the events of a batch, before the first of which `gap` events were lost; false on overflow, where
+    /// those that fit were taken.
+    pub fn push_batch(&mut self, batch: &Batch, gap: u32) -> bool {
+        let mut gap = gap;
+        if self.len + batch.len() > self.capacity {
+            return batch
+                .events()
+                .all(|message| !matches!(self.push(message, std::mem::take(&mut gap)), Pushed::Overflow(_)));
+        }
+        let lane = usize::from(batch.priority()).min(LANES - 1);
+        self.stats.missed += u64::from(gap);
+        let arrive = |message| Delivery { message, gap: std::mem::take(&mut gap).into(), attempt: 1 };
+        self.lanes[lane].extend(batch.events().map(arrive));
+        self.occupied |= 1 << lane;
+        self.len += batch.len();
+        true
+    }
+
     #[inline]
     fn enqueue(&mut self, message: Message, gap: u32) {
         let lane = usize::from(message.priority()).min(LANES - 1);
@@ -203,11 +221,43 @@ impl Inbox {
                 continue;
             }
             self.stats.delivered += 1;
-            self.stats.delivered_bytes += u64::from(delivery.message.header().payload_bytes);
+            self.stats.delivered_bytes += delivery.message.payload_len() as u64;
             delivery.gap += std::mem::take(&mut self.untold);
             return Some(delivery);
         }
         None
+    }
+
+    /// Moves at most `max` events to `out`, in the order of [`pop`](Self::pop); returns how many.
+    pub fn pop_many(&mut self, max: usize, wall: Timestamp, now: Moment, out: &mut Vec<Delivery>) -> usize {
+        let before = out.len();
+        let limit = before.saturating_add(max);
+        while out.len() < limit {
+            if self.occupied == 0 || !self.retries.is_empty() {
+                let Some(delivery) = self.pop(wall, now) else { break };
+                out.push(delivery);
+                continue;
+            }
+            let lane = self.occupied.ilog2() as usize;
+            let waiting = &mut self.lanes[lane];
+            let count = waiting.len().min(limit - out.len());
+            self.len -= count;
+            for mut delivery in waiting.drain(..count) {
+                if delivery.message.is_expired(wall) {
+                    self.stats.expired += 1;
+                    self.untold += delivery.gap;
+                    continue;
+                }
+                self.stats.delivered += 1;
+                self.stats.delivered_bytes += delivery.message.payload_len() as u64;
+                delivery.gap += std::mem::take(&mut self.untold);
+                out.push(delivery);
+            }
+            if waiting.is_empty() {
+                self.occupied &= !(1 << lane);
+            }
+        }
+        out.len() - before
     }
 
     #[inline]

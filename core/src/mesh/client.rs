@@ -23,7 +23,7 @@ use crate::{
     stats::{ServiceInfo, Stats},
     sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     wire::{
-        Cancel, Control, ControlReply, Credit, Draft, Kind, Message,
+        BATCH_BYTES, Batch, BatchWriter, Cancel, Control, ControlReply, Credit, Draft, Kind, Message,
         control::Request as ControlRequest,
         handshake::{self, Refusal},
     },
@@ -323,18 +323,39 @@ impl Client {
             any
         });
         if overflow {
-            // Only with the policy to disconnect: a host sends a subscriber that blocks no more than it has
-            // room for.
-            tables.inlets.remove(&inlet.id);
-            let capacity = inlet.mailbox.lock().queue.capacity();
-            let error =
-                Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity);
-            inlet.mailbox.close(&error);
-            let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
-            tables.posts.push(
-                Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode(),
-            );
+            self.overflowed(tables, &inlet);
         }
+    }
+
+    fn add_batch(&self, tables: &mut Tables, batch: &Batch) -> Result<()> {
+        let target = batch.target().ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "session.receive").with("violation", "a batch for nobody")
+        })?;
+        // A subscription that is over may still be sent events that were under way.
+        let Some(inlet) = tables.inlets.get(&target.id).cloned() else { return Ok(()) };
+        let mut fits = false;
+        inlet.mailbox.put(|inbox| {
+            fits = inbox.push_batch(batch, target.gap);
+            fits || !inbox.is_empty()
+        });
+        if !fits {
+            self.overflowed(tables, &inlet);
+        }
+        Ok(())
+    }
+
+    /// Ends a subscription that fell behind.
+    fn overflowed(&self, tables: &mut Tables, inlet: &Inlet) {
+        // Only with the policy to disconnect: a host sends a subscriber that blocks no more than it has
+        // room for.
+        tables.inlets.remove(&inlet.id);
+        let capacity = inlet.mailbox.lock().queue.capacity();
+        let error = Error::new(ErrorKind::SlowConsumer, "subscription.receive").with("capacity", capacity);
+        inlet.mailbox.close(&error);
+        let seq = self.next_message.fetch_add(1, Ordering::Relaxed);
+        tables
+            .posts
+            .push(Control { seq, request: ControlRequest::Unsubscribe { subscription: inlet.id } }.encode());
     }
 
     fn frame(&self, tables: &mut Tables, block: &Arc<Vec<u8>>, start: usize, end: usize) -> Result<()> {
@@ -355,6 +376,7 @@ impl Client {
                 }
                 Ok(())
             }
+            Kind::Events => self.add_batch(tables, &Batch::decode(block, start, end)?),
             Kind::Request => {
                 let message = Message::decode(block, start, end)?;
                 let call = message.id();
@@ -622,35 +644,38 @@ impl Backend for Client {
         self.engine.check_open(OPERATION)?;
         let mut wait = Wait { timeout: Some(options.timeout), interrupt: wait.interrupt.take() };
         draft.timestamp = self.engine.clock.wall();
-        let mut more = true;
-        while more {
-            self.wait_while_paused(OPERATION, GLANCE_BYTES, options.timeout, &mut wait)?;
-            let mut outbox = self.lock_outbox(OPERATION, &mut wait)?;
-            let mut bytes = 0;
-            for count in 1..=256 {
-                if bytes >= GLANCE_BYTES {
-                    break;
+        let mut body = Vec::new();
+        let mut next = events.next();
+        let mut published = 0;
+        while let Some((subject, payload)) = next {
+            let mut send_run = || {
+                self.wait_while_paused(OPERATION, GLANCE_BYTES, options.timeout, &mut wait)?;
+                let mut outbox = self.lock_outbox(OPERATION, &mut wait)?;
+                let bytes_max = BATCH_BYTES.min(outbox.chunk_bytes());
+                let mut event = Draft { subject, payload, ..draft.clone() };
+                let mut writer = BatchWriter::begin(&event, None, &mut body);
+                while let Some((subject, payload)) = next
+                    && subject == event.subject
+                    && writer.push(payload, bytes_max)
+                {
+                    next = events.next();
                 }
-                let Some((subject, payload)) = events.next() else {
-                    more = false;
-                    break;
-                };
-                bytes += payload.len() + EVENT_BYTES;
-                draft.id = self.next_message.fetch_add(1, Ordering::Relaxed);
-                let event = Draft { subject, payload, ..draft.clone() };
-                let fixed = event.header().encode();
-                self.send_locked(
-                    &mut outbox,
-                    OPERATION,
-                    &[&fixed, subject.as_bytes(), event.headers, payload],
-                    &mut wait,
-                )?;
-                // The receiver starts on the first ones while the others are written.
-                if count % 64 == 0 {
-                    self.flush(&mut outbox)?;
+                let count = writer.count();
+                event.id = self.next_message.fetch_add(count.max(1) as u64, Ordering::Relaxed);
+                if count == 0 {
+                    // Too large for a batch, maybe for one frame.
+                    let fixed = event.header().encode();
+                    let parts: [&[u8]; 4] = [&fixed, subject.as_bytes(), event.headers, payload];
+                    self.send_locked(&mut outbox, OPERATION, &parts, &mut wait)?;
+                    next = events.next();
+                } else {
+                    writer.end(event.id);
+                    self.send_locked(&mut outbox, OPERATION, &[&body], &mut wait)?;
                 }
-            }
-            self.flush(&mut outbox)?;
+                self.flush(&mut outbox)?;
+                Ok(count.max(1))
+            };
+            published += send_run().map_err(|error: Error| error.with("published", published))?;
         }
         Ok(())
     }

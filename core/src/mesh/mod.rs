@@ -425,12 +425,12 @@ impl Mesh {
         self.0.backend.publish(&mut draft, options, wait)
     }
 
-    /// Publishes many events in order: one look-up, one wake-up a batch. All are checked before the first
-    /// is sent; `options` hold for each.
+    /// Publishes many events in order: events in a row with one subject share a frame, a route and a wake-up.
+    /// All are checked before the first is sent; `options` hold for each.
     ///
     /// # Errors
-    /// Those of [`publish_with`](Self::publish_with). After [`Timeout`](ErrorKind::Timeout) a first part may
-    /// have been sent.
+    /// Those of [`publish_with`](Self::publish_with). The error's context says under `published` how many, from
+    /// the first on, were sent before it.
     pub fn publish_many<S: AsRef<str>, P: AsRef<[u8]>>(
         &self,
         events: &[(S, P)],

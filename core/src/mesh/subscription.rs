@@ -190,13 +190,8 @@ impl Subscription {
                 return None;
             }
             let (wall, now) = (clock.wall(), clock.now());
-            let before = out.len();
-            while out.len() - before < max
-                && let Some(delivery) = inbox.pop(wall, now)
-            {
-                out.push(delivery);
-            }
-            (out.len() > before).then_some(out.len() - before)
+            let count = inbox.pop_many(max, wall, now, out);
+            (count > 0).then_some(count)
         })?;
         self.taken();
         Ok(count)

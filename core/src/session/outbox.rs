@@ -35,12 +35,13 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn tail(&self) -> &[u8] {
-        self.tail.as_ref().map_or(&[], Message::tail)
+    fn parts(&self) -> [&[u8]; 3] {
+        let [front, payload] = self.tail.as_ref().map_or([&[][..]; 2], Message::tail);
+        [&self.head, front, payload]
     }
 
     fn body_bytes(&self) -> usize {
-        self.head.len() + self.tail().len()
+        self.head.len() + self.tail.as_ref().map_or(0, Message::tail_bytes)
     }
 }
 
@@ -89,9 +90,10 @@ impl Outbox {
     /// # Errors
     /// Those of [`FrameSender::push`].
     pub fn send_message(&mut self, head: &[u8], message: &Message) -> Result<Sent> {
-        let body_bytes = head.len() + message.tail().len();
+        let body_bytes = head.len() + message.tail_bytes();
         if body_bytes <= self.sender.frame_bytes_max().min(CHUNK_BYTES) {
-            return self.send(&[head, message.tail()]);
+            let [front, payload] = message.tail();
+            return self.send(&[head, front, payload]);
         }
         if !self.backlog.is_empty() {
             return Ok(Sent::Full);
@@ -120,7 +122,7 @@ impl Outbox {
             &large
         };
         if self.send_message(head, message)? == Sent::Full {
-            self.check_room(head.len() + message.tail().len())?;
+            self.check_room(head.len() + message.tail_bytes())?;
             self.keep(Waiting { head: head.to_vec(), tail: Some(message.clone()), flow: None });
         }
         Ok(())
@@ -149,16 +151,14 @@ impl Outbox {
             while let Some(front) = self.backlog.front_mut() {
                 let total = front.body_bytes();
                 let sent = if total <= self.sender.frame_bytes_max().min(CHUNK_BYTES) {
-                    let tail = front.tail.as_ref().map_or(&[][..], Message::tail);
-                    self.sender.push(&[&front.head, tail])?
+                    self.sender.push(&front.parts())?
                 } else {
                     let (flow, offset) = *front.flow.get_or_insert_with(|| {
                         self.next_flow = self.next_flow.wrapping_add(1);
                         (self.next_flow, 0)
                     });
                     let end = (offset + chunk_bytes(self.sender.as_ref())).min(total);
-                    let sent =
-                        push_chunk(self.sender.as_mut(), flow, &[&front.head, front.tail()], offset, end)?;
+                    let sent = push_chunk(self.sender.as_mut(), flow, &front.parts(), offset, end)?;
                     if sent == Sent::Done {
                         front.flow = Some((flow, end));
                         if end < total {

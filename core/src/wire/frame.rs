@@ -32,6 +32,8 @@ pub enum Kind {
     ControlReply = 11,
     /// The orderly end of a session.
     Bye = 12,
+    /// Events in a row with one subject: a [`Batch`](super::Batch).
+    Events = 13,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             10 => Self::Control,
             11 => Self::ControlReply,
             12 => Self::Bye,
+            13 => Self::Events,
             _ => return Err(protocol("unknown frame kind")),
         })
     }

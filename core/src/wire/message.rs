@@ -97,11 +97,17 @@ impl MessageHeader {
 
     /// Reads the front of a body and checks that its parts fill the body exactly.
     pub fn decode(body: &[u8]) -> Result<Self> {
-        let header =
-            Self::read(body.first_chunk().ok_or_else(|| protocol("message: shorter than its header"))?)?;
+        let header = Self::decode_any(body)?;
         if !matches!(header.kind, Kind::Event | Kind::Request | Kind::Response | Kind::Failure) {
             return Err(protocol("message: not a kind of message"));
         }
+        Ok(header)
+    }
+
+    /// Like [`decode`](Self::decode), of whatever kind the frame is.
+    pub(super) fn decode_any(body: &[u8]) -> Result<Self> {
+        let header =
+            Self::read(body.first_chunk().ok_or_else(|| protocol("message: shorter than its header"))?)?;
         if header.priority > 9 {
             return Err(protocol("message: priority over 9"));
         }
@@ -128,6 +134,11 @@ impl MessageHeader {
     fn subject_at(&self) -> usize {
         HEADER_BYTES + usize::from(self.target_count) * TARGET_BYTES
     }
+
+    /// Where the payload begins.
+    pub(super) fn payload_at(&self) -> usize {
+        self.subject_at() + usize::from(self.subject_bytes) + self.header_bytes as usize
+    }
 }
 
 /// A received message: its header, and a share of the private block its bytes lie in.
@@ -137,13 +148,18 @@ impl MessageHeader {
 #[derive(Clone)]
 pub struct Message {
     block: Arc<Vec<u8>>,
+    /// Where its fixed part lies; those of a batch share one.
     start: u32,
+    /// Counted from `start`.
+    payload_at: u32,
     payload_bytes: u32,
-    ttl_ms: u32,
     target_count: u16,
     subject_bytes: u16,
     header_bytes: u16,
+    /// Its place in its batch.
+    index: u16,
     priority: u8,
+    expires: bool,
 }
 
 // It is moved several times on its way to a handler.
@@ -155,8 +171,13 @@ impl Message {
     pub fn decode(block: &Arc<Vec<u8>>, start: usize, end: usize) -> Result<Self> {
         let body = block.get(start..end).ok_or_else(|| protocol("message: outside its block"))?;
         let header = MessageHeader::decode(body)?;
+        Self::checked(block, start, &header)
+    }
+
+    /// The message with this header, once its subject and headers are found to be text.
+    pub(super) fn checked(block: &Arc<Vec<u8>>, start: usize, header: &MessageHeader) -> Result<Self> {
         let start = u32::try_from(start).map_err(|_| protocol("message: block too large"))?;
-        let message = Self::of(Arc::clone(block), start, &header);
+        let message = Self::of(Arc::clone(block), start, header);
         if !is_text(message.subject_bytes()) {
             return Err(protocol("message: subject is not UTF-8"));
         }
@@ -166,17 +187,29 @@ impl Message {
         Ok(message)
     }
 
+    /// The event at `index` of the batch that `self` stands for, its payload at `payload_at` of the body.
+    pub(super) fn member(&self, index: u16, payload_at: u32, payload_bytes: u32) -> Self {
+        Self { index, payload_at, payload_bytes, ..self.clone() }
+    }
+
+    /// The frame's bytes from the subject on, of which a batch's events are the payload.
+    pub(super) fn frame_tail(&self) -> &[u8] {
+        self.bytes(self.subject_at(), self.weight() - self.subject_at())
+    }
+
     /// A message at `start` of `block` whose header was checked.
     fn of(block: Arc<Vec<u8>>, start: u32, header: &MessageHeader) -> Self {
         Self {
             block,
             start,
+            payload_at: header.payload_at() as u32,
             payload_bytes: header.payload_bytes,
-            ttl_ms: header.ttl_ms,
             target_count: header.target_count,
             subject_bytes: header.subject_bytes,
             header_bytes: header.header_bytes as u16,
+            index: 0,
             priority: header.priority,
+            expires: header.ttl_ms > 0,
         }
     }
 
@@ -196,9 +229,24 @@ impl Message {
         u64::from(u32_of(fixed, at)) | u64::from(u32_of(fixed, at + 4)) << 32
     }
 
-    /// The fixed part, as the frame carried it.
-    pub fn header(&self) -> MessageHeader {
+    /// The fixed part of its frame, which may be a batch's.
+    pub(super) fn frame_header(&self) -> MessageHeader {
         MessageHeader::read(self.fixed()).expect("decode checked the kind")
+    }
+
+    /// The fixed part, as the frame carried it or, of one in a batch, would have.
+    pub fn header(&self) -> MessageHeader {
+        let header = self.frame_header();
+        if header.kind != Kind::Events {
+            return header;
+        }
+        MessageHeader {
+            kind: Kind::Event,
+            id: self.id(),
+            payload_bytes: self.payload_bytes,
+            aux: 0,
+            ..header
+        }
     }
 
     fn subject_at(&self) -> usize {
@@ -207,10 +255,6 @@ impl Message {
 
     fn headers_at(&self) -> usize {
         self.subject_at() + usize::from(self.subject_bytes)
-    }
-
-    fn payload_at(&self) -> usize {
-        self.headers_at() + usize::from(self.header_bytes)
     }
 
     fn subject_bytes(&self) -> &[u8] {
@@ -224,7 +268,12 @@ impl Message {
 
     /// The payload's bytes.
     pub fn payload(&self) -> &[u8] {
-        self.bytes(self.payload_at(), self.payload_bytes as usize)
+        self.bytes(self.payload_at as usize, self.payload_bytes as usize)
+    }
+
+    /// How long the payload is.
+    pub fn payload_len(&self) -> usize {
+        self.payload_bytes as usize
     }
 
     fn header_block(&self) -> &[u8] {
@@ -248,7 +297,7 @@ impl Message {
 
     /// The id its publisher gave it, unique on this mesh; in requests, the call's number.
     pub fn id(&self) -> u64 {
-        self.u64_at(4)
+        self.u64_at(4).wrapping_add(u64::from(self.index))
     }
 
     /// When it was published. Requests and answers carry it to within a few milliseconds.
@@ -263,7 +312,11 @@ impl Message {
 
     /// How long after publishing it is still delivered; `None` for ever.
     pub fn ttl(&self) -> Option<Duration> {
-        (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms.into()))
+        self.expires.then(|| Duration::from_millis(self.ttl_ms().into()))
+    }
+
+    fn ttl_ms(&self) -> u32 {
+        u32_of(self.fixed(), 20)
     }
 
     /// Milliseconds it is to be held back before it is delivered.
@@ -273,12 +326,12 @@ impl Message {
 
     /// Request: the time left in ms; failure: the kind's number.
     pub fn aux(&self) -> u32 {
-        u32_of(self.fixed(), 40)
+        if self.fixed()[0] == Kind::Events as u8 { 0 } else { u32_of(self.fixed(), 40) }
     }
 
     /// Whether its time to live has passed.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.ttl_ms > 0 && now.0.saturating_sub(self.timestamp().0) >= u64::from(self.ttl_ms) * 1_000_000
+        self.expires && now.0.saturating_sub(self.timestamp().0) >= u64::from(self.ttl_ms()) * 1_000_000
     }
 
     /// The targets the frame named.
@@ -296,15 +349,21 @@ impl Message {
         if self.target_count == 1 { self.targets().next() } else { None }
     }
 
-    /// Subject, headers and payload as they lie in the frame: what stays the same when it is forwarded.
-    pub fn tail(&self) -> &[u8] {
+    /// Subject with headers, and payload: what stays the same when it is forwarded.
+    pub fn tail(&self) -> [&[u8]; 2] {
         let at = self.subject_at();
-        self.bytes(at, self.weight() - at)
+        let head_bytes = usize::from(self.subject_bytes) + usize::from(self.header_bytes);
+        [self.bytes(at, head_bytes), self.payload()]
+    }
+
+    /// The length of both parts of [`tail`](Self::tail).
+    pub fn tail_bytes(&self) -> usize {
+        self.weight() - self.subject_at()
     }
 
     /// Bytes of memory it stands for, when queues are bounded by size.
     pub fn weight(&self) -> usize {
-        self.payload_at() + self.payload_bytes as usize
+        self.headers_at() + usize::from(self.header_bytes) + self.payload_bytes as usize
     }
 
     /// The same message with another fixed part (its lengths are kept) and no targets, for forwarding.
@@ -533,7 +592,7 @@ mod tests {
             // Forwarded with targets, it is the same message.
             let mut forwarded = message.forward_header(Kind::Event, id, aux, 2).encode().to_vec();
             encode_targets([Target { id: 5, gap: 0 }, Target { id: 6, gap: 9 }], &mut forwarded);
-            forwarded.extend_from_slice(message.tail());
+            forwarded.extend(message.tail().concat());
             let (bytes, end) = arc(forwarded);
             let again = Message::decode(&bytes, 0, end).unwrap();
             prop_assert_eq!(again.payload(), payload.as_slice());

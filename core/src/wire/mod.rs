@@ -7,11 +7,13 @@
 //! A frame is `u32 length` (added by the transport) followed by a body whose first byte is its [`Kind`].
 #![forbid(unsafe_code)]
 
+mod batch;
 pub mod control;
 pub mod frame;
 pub mod handshake;
 mod message;
 
+pub use batch::{BATCH_BYTES, BATCH_EVENTS_MAX, Batch, BatchWriter};
 pub use control::{Control, ControlReply};
 pub use frame::{Cancel, Chunk, Credit, Kind, Target};
 pub use message::{Draft, HEADER_BYTES, Headers, Message, MessageHeader, PRIORITY_DEFAULT, encode_targets};

@@ -252,8 +252,75 @@ impl Host {
             delivered_bytes: 0,
             dropped: 0,
             gap: 0,
+            grouped: options.group.is_some(),
         });
         Ok(())
+    }
+
+    /// Sends events in a row, from `next` on, as one frame while one remote subscription alone gets them and has
+    /// room; returns how many of at most `max` it sent. `draft` is the first of them.
+    pub(super) fn send_run<'s, 'p>(
+        &self,
+        state: &mut State,
+        draft: &Draft<'_>,
+        next: &mut Option<(&'s str, &'p [u8])>,
+        events: &mut dyn Iterator<Item = (&'s str, &'p [u8])>,
+        max: usize,
+    ) -> usize {
+        if draft.delay_ms > 0 {
+            return 0;
+        }
+        let Some((slot, session, target, room)) = state.direct_run(draft.subject) else { return 0 };
+        let mut outbox = session.outbox.lock();
+        if !outbox.has_room(BATCH_BYTES).unwrap_or(false) {
+            return 0;
+        }
+        let bytes_max = BATCH_BYTES.min(outbox.chunk_bytes());
+        let mut body = std::mem::take(&mut state.batch);
+        let mut writer = BatchWriter::begin(draft, Some(target), &mut body);
+        while let Some((subject, payload)) = *next
+            && writer.count() < max.min(room)
+            && subject == draft.subject
+            && writer.push(payload, bytes_max)
+        {
+            *next = events.next();
+        }
+        let count = writer.count();
+        let payload_bytes = writer.end(draft.id);
+        // There is room, so it goes; an error is the client's end, and what it was sent is gone with it.
+        if count > 0 && self.sent_or_doomed(&session, outbox.send(&[&body]).map(|sent| sent == Sent::Done)) {
+            state.note_direct(slot, count, payload_bytes);
+            drop(outbox);
+            state.touch(&session);
+        }
+        state.batch = body;
+        count
+    }
+
+    /// Takes a client's batch in: on to the one remote subscription that gets it and has room, else event by
+    /// event.
+    pub(super) fn accept_batch(&self, state: &mut State, batch: &Batch, from: u32) {
+        if batch.delay_ms() == 0
+            && let Some((slot, session, target, room)) = state.direct_run(batch.subject())
+            && batch.len() <= room
+        {
+            let (head, tail) = batch.forward(target);
+            let mut outbox = session.outbox.lock();
+            let sent = outbox.fits(head.len() + tail.len())
+                && self.sent_or_doomed(&session, outbox.send(&[&head, tail]).map(|sent| sent == Sent::Done));
+            drop(outbox);
+            if sent {
+                state.note_direct(slot, batch.len(), batch.payload_bytes());
+                state.touch(&session);
+                return;
+            }
+        }
+        for message in batch.events() {
+            if self.accept_event(state, message, from).is_err() {
+                // Too many delayed events: the publisher is told by the counter and by its own stats.
+                state.counts.dropped += 1;
+            }
+        }
     }
 
     /// Sends a large event chunk by chunk from its publisher's memory while the one subscriber takes it, if
@@ -266,7 +333,7 @@ impl Host {
                 return false;
             }
             let Some(head) = state.head_of(slot, draft) else { return false };
-            state.note_direct(slot, draft);
+            state.note_direct(slot, 1, draft.payload.len());
             (session, head)
         };
         let parts: [&[u8]; 4] = [&head, draft.subject.as_bytes(), draft.headers, draft.payload];

@@ -22,11 +22,18 @@ impl Host {
                 name::check_publishable(message.subject(), "session.receive")
                     .map_err(|error| violation("an event with an invalid subject").because(error))?;
                 self.check_size(&message)?;
-                if let Err(error) = self.accept_event(state, message, session.id) {
+                if self.accept_event(state, message, session.id).is_err() {
                     // Too many delayed events: the publisher is told by the counter and by its own stats.
                     state.counts.dropped += 1;
-                    let _ = error;
                 }
+                Ok(())
+            }
+            Kind::Events => {
+                let batch = Batch::decode(block, start, end)?;
+                name::check_publishable(batch.subject(), "session.receive")
+                    .map_err(|error| violation("an event with an invalid subject").because(error))?;
+                batch.events().try_for_each(|message| self.check_size(&message))?;
+                self.accept_batch(state, &batch, session.id);
                 Ok(())
             }
             Kind::Request => {

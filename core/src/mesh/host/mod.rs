@@ -35,8 +35,8 @@ use crate::{
     stats::{BusStats, ServiceInfo, SessionStats, Stats, SubscriptionStats},
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, spin_loop},
     wire::{
-        Cancel, Control, ControlReply, Credit, Draft, HEADER_BYTES, Kind, Message, Target,
-        control::Request as ControlRequest, encode_targets, handshake::Refusal,
+        BATCH_BYTES, Batch, BatchWriter, Cancel, Control, ControlReply, Credit, Draft, HEADER_BYTES, Kind,
+        Message, Target, control::Request as ControlRequest, encode_targets, handshake::Refusal,
     },
 };
 use hashbrown::HashMap;
@@ -120,6 +120,8 @@ struct State {
     effects: Vec<Effect>,
     fan: Vec<Fan>,
     scratch: Vec<Slot>,
+    /// Where batches are laid out.
+    batch: Vec<u8>,
     counts: BusStats,
     /// Counts of subscriptions that are over, so that totals never fall.
     gone_expired: u64,
@@ -165,6 +167,8 @@ struct Outlet {
     dropped: u64,
     /// Events lost that the client has not been told of.
     gap: u32,
+    /// It shares its events with the other members of a queue group.
+    grouped: bool,
 }
 
 enum Sink {
@@ -479,20 +483,34 @@ impl Backend for Host {
         self.engine.check_open("mesh.publish_many")?;
         draft.timestamp = self.engine.clock.wall();
         let mut next = events.next();
+        let mut published = 0;
         while let Some((subject, payload)) = next {
             let event = Draft { subject, payload, ..draft.clone() };
-            let patience_over = self.wait_for_room("mesh.publish_many", &event, options, wait)?;
+            let patience_over = self
+                .wait_for_room("mesh.publish_many", &event, options, wait)
+                .map_err(|error| error.with("published", published))?;
             {
                 let mut state = self.state.lock();
-                let ids = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed)..;
+                let mut ids = self.next_message.fetch_add(BATCH as u64, Ordering::Relaxed)..;
                 // Others get their turn between batches, and subscribers see events while more are routed.
-                for (id, position) in ids.zip(0..BATCH) {
-                    let Some((subject, payload)) = next else { break };
-                    let event = Draft { subject, payload, id, ..draft.clone() };
-                    if position > 0 && state.blocks_for(&event).is_some() {
+                let batch_end = published + BATCH;
+                while published < batch_end
+                    && let Some((subject, payload)) = next
+                {
+                    let event = Draft { subject, payload, id: ids.start, ..draft.clone() };
+                    let sent = self.send_run(&mut state, &event, &mut next, events, batch_end - published);
+                    if sent > 0 {
+                        ids.start += sent as u64;
+                        published += sent;
+                        continue;
+                    }
+                    let first = published + BATCH == batch_end;
+                    if !first && state.blocks_for(&event).is_some() {
                         break;
                     }
                     next = events.next();
+                    ids.start += 1;
+                    published += 1;
                     if let Some((slot, session)) = state.direct(&event) {
                         let mut outbox = session.outbox.lock();
                         if self.sent_or_doomed(&session, state.send_direct(slot, &mut outbox, &event)) {
@@ -501,10 +519,10 @@ impl Backend for Host {
                             continue;
                         }
                     }
-                    state.patience_over = patience_over && position == 0;
+                    state.patience_over = patience_over && first;
                     let accepted = self.accept_event(&mut state, event.to_message(), 0);
                     state.patience_over = false;
-                    accepted?;
+                    accepted.map_err(|error| error.with("published", published - 1))?;
                 }
             }
             self.settle();

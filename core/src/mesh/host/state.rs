@@ -32,6 +32,7 @@ impl State {
             effects: Vec::new(),
             fan: Vec::new(),
             scratch: Vec::new(),
+            batch: Vec::new(),
             counts: BusStats::default(),
             gone_expired: 0,
             protocol_violations: 0,
@@ -72,10 +73,11 @@ impl State {
     /// The one remote subscription that gets this event and has room for it now, as far as the tables tell:
     /// by far the commonest case, which needs no message of its own.
     pub(super) fn direct(&mut self, draft: &Draft<'_>) -> Option<(Slot, Arc<Session>)> {
-        if draft.delay_ms > 0 {
-            return None;
-        }
-        let &[slot] = self.bus.route(draft.subject) else { return None };
+        if draft.delay_ms > 0 { None } else { self.direct_for(draft.subject) }
+    }
+
+    fn direct_for(&mut self, subject: &str) -> Option<(Slot, Arc<Session>)> {
+        let &[slot] = self.bus.route(subject) else { return None };
         let outlet = self.slots.get(slot.index())?.as_ref()?;
         let Sink::Remote { session, backlog, in_flight, .. } = &outlet.sink else { return None };
         let blocked = matches!(outlet.on_slow, OnSlow::Block { .. }) && *in_flight >= outlet.capacity;
@@ -83,6 +85,18 @@ impl State {
             return None;
         }
         Some((slot, Arc::clone(session)))
+    }
+
+    /// Like [`direct`](Self::direct), for events in a row: also where the first stands, and how many of them
+    /// there is room for. Members of a queue group take turns, so they get no runs.
+    pub(super) fn direct_run(&mut self, subject: &str) -> Option<(Slot, Arc<Session>, Target, usize)> {
+        let (slot, session) = self.direct_for(subject)?;
+        let outlet = self.slots.get(slot.index())?.as_ref()?;
+        let Sink::Remote { in_flight, .. } = &outlet.sink else { return None };
+        let blocks = matches!(outlet.on_slow, OnSlow::Block { .. });
+        let room = if blocks { outlet.capacity - in_flight } else { usize::MAX };
+        let target = Target { id: outlet.key.id, gap: outlet.gap };
+        (!outlet.grouped).then_some((slot, session, target, room))
     }
 
     /// The fixed part and target of an event for one remote subscription.
@@ -108,24 +122,25 @@ impl State {
         if outbox.send(&[&head, draft.subject.as_bytes(), draft.headers, draft.payload])? == Sent::Full {
             return Ok(false);
         }
-        self.note_direct(slot, draft);
+        self.note_direct(slot, 1, draft.payload.len());
         Ok(true)
     }
 
-    pub(super) fn note_direct(&mut self, slot: Slot, draft: &Draft<'_>) {
+    /// Counts events that went to one remote subscription and nowhere else.
+    pub(super) fn note_direct(&mut self, slot: Slot, count: usize, payload_bytes: usize) {
         let Some(Some(outlet)) = self.slots.get_mut(slot.index()) else { return };
-        let bytes = draft.payload.len() as u64;
+        let (events, bytes) = (count as u64, payload_bytes as u64);
         outlet.gap = 0;
-        outlet.delivered += 1;
+        outlet.delivered += events;
         outlet.delivered_bytes += bytes;
         let mut credited = false;
         if let Sink::Remote { in_flight, credited: true, .. } = &mut outlet.sink {
-            *in_flight += 1;
+            *in_flight += count;
             credited = true;
         }
-        self.counts.published += 1;
+        self.counts.published += events;
         self.counts.published_bytes += bytes;
-        self.counts.delivered += 1;
+        self.counts.delivered += events;
         self.counts.delivered_bytes += bytes;
         if credited {
             self.update_depth(slot);
