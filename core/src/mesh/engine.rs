@@ -275,7 +275,7 @@ impl Engine {
 
     /// Takes what a peer that is gone has still sent, then forgets its link.
     pub(super) fn finish_link(&self, session: u32) {
-        let Some(side) = self.side.get().and_then(Weak::upgrade) else { return };
+        let Some(side) = self.side() else { return };
         let mut io = self.lock_io();
         let Io { links, block, .. } = &mut *io;
         if let Some(index) = links.iter().position(|link| link.session == session) {
@@ -481,9 +481,11 @@ impl Engine {
         }
         if wait.timeout == Some(Duration::ZERO) {
             // One look at the links: what has come counts as there.
-            if let Some(_lead) = self.lead.try_lock() {
+            if let Some(_lead) = self.lead.try_lock()
+                && let Some(side) = self.side()
+            {
                 let mut io = self.lock_io();
-                self.look(&mut io);
+                self.look(&mut io, side.as_ref());
             }
             return take().unwrap_or_else(|| Err(timed_out(operation, wait)));
         }
@@ -527,8 +529,9 @@ impl Engine {
     pub(super) fn glance(&self) {
         if let Some(_lead) = self.lead.try_lock()
             && let Some(mut io) = self.io.try_lock()
+            && let Some(side) = self.side()
         {
-            self.look(&mut io);
+            self.look(&mut io, side.as_ref());
         }
     }
 
@@ -556,9 +559,13 @@ impl Engine {
         deadline: &Deadline,
         take: &mut dyn FnMut() -> Option<Result<T>>,
     ) -> Led<T> {
+        let Some(side) = self.side() else { return Led::Slept(Slept::Woken) };
+        let side = side.as_ref();
         let mut io = self.lock_io();
         self.disarm(&mut io);
         let mut turn = Turn::new(spin);
+        // What could be taken at first: after that, whoever adds something kicks.
+        let mut fresh = true;
         // However busy or light a sleeper the leader is, it comes back once in a while to be asked whether to go on.
         let mut begun = None;
         let mut is_overdue = || begun.get_or_insert_with(Instant::now).elapsed() >= LEAD_MAX;
@@ -566,14 +573,17 @@ impl Engine {
         loop {
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(1024) && is_overdue() {
-                self.leave(&mut io);
+                self.leave(&mut io, side);
                 return Led::Slept(Slept::TimedOut);
             }
-            self.kicked.store(false, Ordering::SeqCst);
-            let found = self.look(&mut io);
-            if let Some(taken) = take() {
+            let found = self.look(&mut io, side);
+            // Relaxed, then an exchange that synchronizes: a kick is seen now or by the next round.
+            let kicked = self.kicked.load(Ordering::Relaxed) && self.kicked.swap(false, Ordering::SeqCst);
+            if (kicked || std::mem::take(&mut fresh))
+                && let Some(taken) = take()
+            {
                 turn.end(spin, true);
-                self.leave(&mut io);
+                self.leave(&mut io, side);
                 return Led::Took(taken);
             }
             if self.is_closed() {
@@ -591,7 +601,7 @@ impl Engine {
             }
             if turn.spins_on() {
                 if turn.is_endless() && deadline.has_passed() {
-                    self.leave(&mut io);
+                    self.leave(&mut io, side);
                     return Led::Slept(Slept::TimedOut);
                 }
                 continue;
@@ -602,7 +612,7 @@ impl Engine {
             }
             let mut slept = Slept::Woken;
             let mut taken = None;
-            if !self.look(&mut io) {
+            if !self.look(&mut io, side) {
                 // From here on a fire kicks; what was fired before is found by this take.
                 self.leader_asleep.store(true, Ordering::SeqCst);
                 fence(Ordering::SeqCst);
@@ -615,17 +625,17 @@ impl Engine {
                 self.leader_asleep.store(false, Ordering::SeqCst);
             }
             self.disarm(&mut io);
-            self.look(&mut io);
+            self.look(&mut io, side);
             if let Some(taken) = taken.or_else(&mut *take) {
-                self.leave(&mut io);
+                self.leave(&mut io, side);
                 return Led::Took(taken);
             }
             if matches!(slept, Slept::Interrupted | Slept::TimedOut) || deadline.has_passed() {
-                self.leave(&mut io);
+                self.leave(&mut io, side);
                 return Led::Slept(slept);
             }
             if is_overdue() {
-                self.leave(&mut io);
+                self.leave(&mut io, side);
                 return Led::Slept(Slept::TimedOut);
             }
             turn = Turn::new(spin);
@@ -664,7 +674,7 @@ impl Engine {
     /// When the only thread that waits leads again and again, the process stays awake instead: peers then
     /// need not ring. The poller looks after it every millisecond, and takes over again when it finds that
     /// the thread left something lying or stopped coming back.
-    fn leave(&self, io: &mut Io) {
+    fn leave(&self, io: &mut Io, side: &dyn Side) {
         if matches!(self.strategy, WaitStrategy::Timed { .. }) {
             return;
         }
@@ -686,14 +696,14 @@ impl Engine {
                 }
             }
         }
-        self.sleep_as_poller(io);
+        self.sleep_as_poller(io, side);
     }
 
     /// Says that the poller sleeps, then looks until nothing is left lying.
-    fn sleep_as_poller(&self, io: &mut Io) {
+    fn sleep_as_poller(&self, io: &mut Io, side: &dyn Side) {
         self.arm(io, Mode::Poller);
         for _ in 0..8 {
-            if !self.look(io) {
+            if !self.look(io, side) {
                 return;
             }
         }
@@ -717,14 +727,17 @@ impl Engine {
 
     // ---- looking
 
+    fn side(&self) -> Option<Arc<dyn Side>> {
+        self.side.get().and_then(Weak::upgrade)
+    }
+
     /// Takes frames from every link and hands them to the side; true when there were any.
-    fn look(&self, io: &mut Io) -> bool {
-        let Some(side) = self.side.get().and_then(Weak::upgrade) else { return false };
+    fn look(&self, io: &mut Io, side: &dyn Side) -> bool {
         let mut found = false;
         let mut failed: Vec<(u32, Error)> = Vec::new();
         let Io { links, block, .. } = io;
         for link in links.iter_mut() {
-            match drain(link, block, side.as_ref()) {
+            match drain(link, block, side) {
                 Ok(any) => found |= any,
                 Err(error) => failed.push((link.session, error)),
             }
@@ -740,10 +753,10 @@ impl Engine {
         found
     }
 
-    fn poller_turn(&self) {
+    fn poller_turn(&self, side: &dyn Side) {
         self.poller_leads.store(true, Ordering::Release);
         let mut io = self.lock_io();
-        if self.tending.load(Ordering::SeqCst) && self.look(&mut io) {
+        if self.tending.load(Ordering::SeqCst) && self.look(&mut io, side) {
             // It stays away longer than it used to.
             self.tending.store(false, Ordering::SeqCst);
         }
@@ -754,7 +767,7 @@ impl Engine {
             // However much comes, what is due, who knocks and who died have their turn too.
             let mut finds = 0;
             while finds < FINDS_A_TURN {
-                if self.look(&mut io) {
+                if self.look(&mut io, side) {
                     finds += 1;
                     turn.end(&mut spin, true);
                     turn = Turn::new(&mut spin);
@@ -766,7 +779,7 @@ impl Engine {
                     break;
                 }
             }
-            self.sleep_as_poller(&mut io);
+            self.sleep_as_poller(&mut io, side);
         }
         drop(io);
         self.poller_leads.store(false, Ordering::Release);
@@ -789,15 +802,15 @@ impl Engine {
                 }
             }
             if let Some(_lead) = self.lead.try_lock() {
-                self.poller_turn();
+                self.poller_turn(side);
             } else if rang {
                 // The leader may be on its way out: it said that the poller sleeps, and holds the lead for a
                 // moment longer. Its last look came before the ring, so this one must be ours.
                 // The ring is used up: say anew that the poller sleeps, unless somebody leads by now.
                 let mut io = self.lock_io();
-                self.look(&mut io);
+                self.look(&mut io, side);
                 if io.armed == Some(Mode::Poller) {
-                    self.sleep_as_poller(&mut io);
+                    self.sleep_as_poller(&mut io, side);
                 }
             }
             let now = self.now();

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// How a thread waits for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitStrategy {
-    /// Look for `spin` while that tends to succeed, then sleep until woken. The default, with 5 µs.
+    /// Look for `spin` while that tends to succeed, then sleep until woken. The default, with 5 µs. After an
+    /// accident, a failure among successes, it looks up to eight times longer once.
     Adaptive {
         /// How long to look before sleeping.
         spin: Duration,
@@ -42,6 +43,8 @@ pub struct Spin {
     skipped: u32,
     /// The spin under way is such a trial.
     probing: bool,
+    /// The last spin failed after many that did not.
+    slipped: bool,
     alone: bool,
 }
 
@@ -53,7 +56,8 @@ impl Spin {
 
     /// As if `processors` were available.
     pub fn with_processors(strategy: WaitStrategy, processors: u32) -> Self {
-        Self { strategy, score: SCORE_MAX / 2, skipped: 0, probing: false, alone: processors <= 1 }
+        let alone = processors <= 1;
+        Self { strategy, score: SCORE_MAX / 2, skipped: 0, probing: false, slipped: false, alone }
     }
 
     /// How long to look before the sleep that is about to come. `Duration::MAX` means: do not sleep at all.
@@ -68,8 +72,8 @@ impl Spin {
                     return Duration::ZERO;
                 }
                 // Two sides that both sleep answer each other a wake-up late, so a short spin would fail for
-                // ever: one that is tried again looks longer than a wake-up takes.
-                self.probing = std::mem::take(&mut self.skipped) > 0;
+                // ever: one that is tried again, or the first after a slip, looks longer than a wake-up takes.
+                self.probing = std::mem::take(&mut self.skipped) > 0 || self.slipped;
                 if self.probing { spin.saturating_mul(PROBE_FACTOR) } else { spin }
             }
         }
@@ -77,11 +81,19 @@ impl Spin {
 
     /// Notes how a spin within a budget above zero ended.
     pub fn record(&mut self, found: bool) {
-        if std::mem::take(&mut self.probing) && found {
-            // Worth it again at once, for a few spins in a row.
-            self.score = SCORE_MAX * 3 / 4;
-            return;
+        let was_slipped = std::mem::take(&mut self.slipped);
+        if std::mem::take(&mut self.probing) {
+            if found {
+                // Worth it again at once, for a few spins in a row.
+                self.score = self.score.max(SCORE_MAX * 3 / 4);
+                return;
+            }
+            if was_slipped {
+                // The peer is not late but done.
+                self.score = 0;
+            }
         }
+        self.slipped = !found && !was_slipped && self.score > SCORE_SURE;
         let target = if found { SCORE_MAX } else { 0 };
         // An eighth of the way to the target, rounded towards it so that it is reached.
         self.score = (self.score * 7 + target) / 8 + u32::from(found);
@@ -134,6 +146,8 @@ const LOOKS_PER_CLOCK: u32 = 16;
 const SCORE_MAX: u32 = 1024;
 /// A 5 µs spin saves a wake-up of about 12 µs or is lost: worth it above a third.
 const SCORE_WORTH: u32 = SCORE_MAX / 3;
+/// From here on a spin that fails is taken for an accident.
+const SCORE_SURE: u32 = SCORE_MAX * 3 / 4;
 /// How much longer a spin is that is tried again: 40 µs instead of 5.
 const PROBE_FACTOR: u32 = 8;
 /// Waits without a spin before one is tried again.
@@ -156,6 +170,26 @@ mod tests {
         assert_eq!(skipped, SKIPS_MAX as usize);
         (0..10).for_each(|_| spin.record(true));
         assert!((0..100).all(|_| spin.budget() == SPIN_DEFAULT));
+    }
+
+    #[test]
+    fn one_failure_after_many_finds_is_an_accident_two_are_the_end() {
+        let mut spin = Spin::with_processors(WaitStrategy::default(), 2);
+        let turn = |spin: &mut Spin, found| {
+            let budget = spin.budget();
+            if !budget.is_zero() {
+                spin.record(found);
+            }
+            budget
+        };
+        (0..100).for_each(|_| assert_eq!(turn(&mut spin, true), SPIN_DEFAULT));
+        assert_eq!(turn(&mut spin, false), SPIN_DEFAULT);
+        assert_eq!(turn(&mut spin, true), SPIN_DEFAULT * PROBE_FACTOR, "longer than a wake-up takes");
+        assert_eq!(turn(&mut spin, true), SPIN_DEFAULT, "and all is as before");
+        (0..20).for_each(|_| assert_eq!(turn(&mut spin, true), SPIN_DEFAULT));
+        assert_eq!(turn(&mut spin, false), SPIN_DEFAULT);
+        assert_eq!(turn(&mut spin, false), SPIN_DEFAULT * PROBE_FACTOR);
+        assert_eq!(turn(&mut spin, false), Duration::ZERO, "it is over");
     }
 
     #[test]
