@@ -756,8 +756,8 @@ int32_t flowmesh_mesh_is_closed(const struct flowmesh_mesh *mesh);
  * Publishes one event. `payload` is copied. `options` may be NULL; `id`, unless NULL, gets the message's number,
  * unique on this mesh.
  *
- * A subject is tokens with dots between them, `orders.created`, at most 255 bytes; those that begin with `$`
- * belong to FlowMesh. Events of one publisher reach each subscriber in their order.
+ * A subject is tokens with dots between them, `orders.created`, at most 32 and 255 bytes; those that begin with
+ * `$` belong to FlowMesh. Events of one publisher reach each subscriber in their order.
  *
  * Threads: any. Blocks only while there is no room, or while a subscriber that makes publishers wait is full; at
  * most `timeout_ms` of the options. Signals do not end that wait.

@@ -2,7 +2,7 @@
 //!
 //! Subjects follow the NATS grammar: tokens separated by dots; in a pattern `*` stands for one token
 //! and `>` for one or more at the end. A token is any text without dots, white space, control
-//! characters, `*` or `>`. Subjects that start with `$` belong to FlowMesh itself: anyone may
+//! characters, `*` or `>`; there are at most [`TOKENS_MAX`]. Subjects that start with `$` belong to FlowMesh itself: anyone may
 //! subscribe to them, only the mesh publishes them.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,12 @@ use std::{fmt, sync::Arc};
 
 /// The longest subject, pattern or name, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
+
+/// The most tokens a subject or pattern has.
+///
+/// What a subscription takes in the host's table grows with them: the 65,536 of one session, as long as can
+/// be and nothing in common, take 150 MiB.
+pub const TOKENS_MAX: usize = 32;
 
 macro_rules! text_type {
     ($type:ident, $doc:literal, $check:path, $operation:literal) => {
@@ -111,10 +117,17 @@ fn check_tokens(text: &str, operation: &'static str, what: &'static str, wildcar
     // Plain text, by far the commonest: one pass over the bytes decides.
     let mut previous = b'.';
     let mut plain = true;
+    let mut dots = 0;
     for &byte in text.as_bytes() {
+        dots += usize::from(byte == b'.');
         plain &=
             byte.is_ascii_graphic() && byte != b'*' && byte != b'>' && !(byte == b'.' && previous == b'.');
         previous = byte;
+    }
+    if dots >= TOKENS_MAX {
+        return Err(invalid(operation, what, text, "it has too many tokens between dots")
+            .with("tokens", dots + 1)
+            .with("limit_tokens", TOKENS_MAX));
     }
     if plain && previous != b'.' {
         return Ok(());
@@ -163,6 +176,22 @@ mod tests {
         }
         assert_eq!(Subject::parse(&long).unwrap_err().get("limit_bytes"), Some("255"));
         assert!(check_publishable("$sys.x", "t").is_err());
+    }
+
+    #[test]
+    fn at_most_32_tokens() {
+        let most = ["a"; TOKENS_MAX].join(".");
+        Subject::parse(&most).unwrap();
+        Pattern::parse(&most.replace('a', "*")).unwrap();
+        for (kind, last) in [("subject", "a"), ("pattern", ">")] {
+            let text = format!("{most}.{last}");
+            let error =
+                if kind == "subject" { Subject::parse(&text).err() } else { Pattern::parse(&text).err() };
+            let error = error.unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert_eq!((error.get("tokens"), error.get("limit_tokens")), (Some("33"), Some("32")), "{kind}");
+            assert!(error.get(kind).is_some_and(|shown| shown.contains(&text)), "{kind}");
+        }
     }
 
     #[test]
