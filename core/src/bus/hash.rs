@@ -28,18 +28,33 @@ impl Seed {
         Self { start: 0, factor: 0 }
     }
 
-    /// The hash of `text` under `parent`.
+    /// The hash of `text`.
     ///
-    /// `parent` goes through a round of its own: mixed into the first word it could be cancelled out by a
-    /// token that is chosen for it.
+    /// The length goes through a round of its own: mixed into the first word it could be cancelled out by a
+    /// text that is chosen for it.
     #[inline]
-    pub(super) fn hash(self, parent: u32, text: &[u8]) -> u64 {
-        let mut state = fold(self.start ^ u64::from(parent), self.factor) ^ text.len() as u64;
-        let (words, rest) = text.as_chunks();
-        for word in words {
-            state = fold(state ^ u64::from_le_bytes(*word), self.factor);
-        }
-        fold(state ^ short_word(rest), self.factor)
+    pub(super) fn hash(self, text: &[u8]) -> u64 {
+        let state = fold(self.start ^ text.len() as u64, self.factor);
+        let Some(last) = text.last_chunk() else { return fold(state ^ short_word(text), self.factor) };
+        // Whole words from the front, then the last eight bytes, which may overlap them.
+        let (words, _) = text[..text.len() - 1].as_chunks();
+        let state =
+            words.iter().fold(state, |state, word| fold(state ^ u64::from_le_bytes(*word), self.factor));
+        fold(state ^ u64::from_le_bytes(*last), self.factor)
+    }
+
+    /// The hash of no tokens, for [`join`](Self::join) to start from.
+    #[inline]
+    pub(super) fn root(self) -> u64 {
+        self.start
+    }
+
+    /// The hash of a path of tokens, from that of the path before its last token and that of this token.
+    ///
+    /// Both are secret, so nobody can choose a token that cancels a path out.
+    #[inline]
+    pub(super) fn join(self, path: u64, token: u64) -> u64 {
+        fold(path ^ token, self.factor)
     }
 }
 
@@ -52,12 +67,17 @@ fn fold(a: u64, b: u64) -> u64 {
 /// At most seven bytes as one word; texts of one length never share a word.
 #[inline]
 fn short_word(text: &[u8]) -> u64 {
-    match *text {
-        [] => 0,
-        [a] => u64::from(a),
-        [a, b] => u64::from(a) | u64::from(b) << 8,
-        [a, b, c] => u64::from(a) | u64::from(b) << 8 | u64::from(c) << 16,
-        [a, b, c, d, ref rest @ ..] => u64::from(u32::from_le_bytes([a, b, c, d])) | short_word(rest) << 32,
+    match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) => {
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32
+        }
+        _ => match *text {
+            [first, .., last] => {
+                u64::from(first) | u64::from(text[text.len() / 2]) << 8 | u64::from(last) << 16
+            }
+            [only] => u64::from(only),
+            [] => 0,
+        },
     }
 }
 
@@ -67,18 +87,32 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn texts_parents_and_seeds_are_told_apart() {
+    fn texts_paths_and_seeds_are_told_apart() {
         let (seed, other) = (Seed::default(), Seed::default());
         let mut seen = HashSet::new();
         for number in 0..50_000 {
-            for parent in [0, 1] {
-                assert!(seen.insert(seed.hash(parent, format!("t{number}").as_bytes())));
+            let token = seed.hash(format!("t{number}").as_bytes());
+            let path = seed.join(seed.root(), token);
+            assert!(seen.insert(token) && seen.insert(path) && seen.insert(seed.join(path, token)));
+        }
+        for length in 0..40 {
+            assert!(seen.insert(seed.hash(&vec![0; length])), "zeros of length {length}");
+        }
+        assert_ne!(seed.hash(b"orders"), other.hash(b"orders"));
+    }
+
+    #[test]
+    fn every_byte_counts_wherever_it_lies() {
+        let seed = Seed::default();
+        for length in 1..40 {
+            let mut seen = HashSet::from([seed.hash(&vec![b'a'; length])]);
+            for place in 0..length {
+                let mut text = vec![b'a'; length];
+                text[place] = b'b';
+                assert!(seen.insert(seed.hash(&text)), "byte {place} of {length}");
             }
         }
-        for length in 0..20 {
-            assert!(seen.insert(seed.hash(2, &vec![0; length])), "zeros of length {length}");
-        }
-        assert_ne!(seed.hash(0, b"orders"), other.hash(0, b"orders"));
+        assert_ne!(seed.hash(b"a"), seed.hash(b"ba"), "a length is no letter");
     }
 
     #[test]
@@ -86,7 +120,7 @@ mod tests {
         let seed = Seed::default();
         let mut buckets = [0u32; 64];
         for number in 0..64_000 {
-            buckets[seed.hash(7, format!("sensor{number}").as_bytes()) as usize % 64] += 1;
+            buckets[seed.hash(format!("sensor{number}").as_bytes()) as usize % 64] += 1;
         }
         assert!(buckets.iter().all(|&count| (800..1200).contains(&count)), "{seed:?} {buckets:?}");
     }

@@ -71,7 +71,9 @@ pub struct Bus {
     free: VecDeque<Slot>,
     owners: HashMap<u32, HashMap<u32, Slot>>,
     groups: HashMap<Name, Group>,
-    /// By slot: what routing reads, apart from the rest to lie close together.
+    /// By slot: what routing reads of everyone, apart from the rest to lie close together.
+    ranks: Vec<Rank>,
+    /// By slot: what it reads of members of groups.
     seats: Vec<Seat>,
     /// Goes up with every change of the table; a cached route of another version counts for nothing.
     version: u64,
@@ -89,7 +91,6 @@ struct Group {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seat {
-    rank: Rank,
     group: Option<u64>,
     depth: u64,
     full: bool,
@@ -98,7 +99,14 @@ struct Seat {
 
 /// Served first: higher priority, then the older subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank(Reverse<i32>, u64);
+struct Rank {
+    priority: Reverse<i32>,
+    /// No two are equal, so what follows orders nothing.
+    number: u64,
+    in_group: bool,
+}
+
+const _: () = assert!(size_of::<Rank>() == 16);
 
 /// Subscriptions one session may hold, unless the host says otherwise.
 pub const SUBSCRIPTIONS_PER_OWNER_DEFAULT: usize = 65_536;
@@ -119,6 +127,7 @@ impl Bus {
             free: VecDeque::new(),
             owners: HashMap::new(),
             groups: HashMap::new(),
+            ranks: Vec::new(),
             seats: Vec::new(),
             version: 1,
             routes: Routes::default(),
@@ -152,6 +161,7 @@ impl Bus {
         }
         let slot = self.free.pop_front().unwrap_or_else(|| {
             self.slots.push(None);
+            self.ranks.push(Rank::default());
             self.seats.push(Seat::default());
             Slot(
                 u32::try_from(self.slots.len() - 1).expect("four billion subscriptions do not fit in memory"),
@@ -164,8 +174,9 @@ impl Bus {
             group.members += 1;
             group.number
         });
-        self.seats[slot.index()] =
-            Seat { rank: Rank(Reverse(options.priority), self.version), group, ..Seat::default() };
+        self.ranks[slot.index()] =
+            Rank { priority: Reverse(options.priority), number: self.version, in_group: group.is_some() };
+        self.seats[slot.index()] = Seat { group, ..Seat::default() };
         self.owners.entry(key.owner).or_default().insert(key.id, slot);
         self.trie.insert(pattern, slot);
         self.slots[slot.index()] =
@@ -218,12 +229,14 @@ impl Bus {
     /// lately costs one look into a cache, the same subject again one comparison.
     #[inline]
     pub fn route<'a>(&'a mut self, subject: &str) -> &'a [Slot] {
-        let route =
-            self.routes.get(subject, self.version, |route| fill(route, subject, &self.trie, &self.seats));
+        let route = self.routes.get(subject, self.version, |route| {
+            self.trie.matches(subject, &mut route.alone);
+            sort(route, &self.ranks, &self.seats);
+        });
         if route.group_ends.is_empty() {
             return &route.alone;
         }
-        choose(route, &mut self.seats, &mut self.turn, &mut self.chosen);
+        choose(route, &self.ranks, &mut self.seats, &mut self.turn, &mut self.chosen);
         &self.chosen
     }
 
@@ -263,25 +276,25 @@ impl Bus {
     }
 }
 
-/// Writes down who matches, each once: a subscription has one pattern.
-fn fill(route: &mut Route, subject: &str, trie: &Trie<Slot>, seats: &[Seat]) {
-    trie.matches(subject, &mut route.alone);
-    let seat = |slot: &Slot| &seats[slot.index()];
-    if route.alone.iter().any(|slot| seat(slot).group.is_some()) {
-        route.members.extend(route.alone.iter().filter(|slot| seat(slot).group.is_some()));
-        route.alone.retain(|slot| seat(slot).group.is_none());
-        route.members.sort_unstable_by_key(|slot| (seat(slot).group, seat(slot).rank));
+/// Puts those who match in order, members of groups apart. Each is there once: it has one pattern.
+fn sort(route: &mut Route, ranks: &[Rank], seats: &[Seat]) {
+    let rank = |slot: &Slot| ranks[slot.index()];
+    if route.alone.iter().any(|slot| rank(slot).in_group) {
+        let group = |slot: &Slot| seats[slot.index()].group;
+        route.members.extend(route.alone.iter().filter(|slot| rank(slot).in_group));
+        route.alone.retain(|slot| !rank(slot).in_group);
+        route.members.sort_unstable_by_key(|slot| (group(slot), rank(slot)));
         let mut end = 0;
-        for group in route.members.chunk_by(|a, b| seat(a).group == seat(b).group) {
-            end += group.len();
+        for members in route.members.chunk_by(|a, b| group(a) == group(b)) {
+            end += members.len();
             route.group_ends.push(end);
         }
     }
-    route.alone.sort_unstable_by_key(|slot| seat(slot).rank);
+    route.alone.sort_unstable_by_key(rank);
 }
 
 /// Those without a group and one member of each group, in the order they are served.
-fn choose(route: &Route, seats: &mut [Seat], turn: &mut u64, chosen: &mut Vec<Slot>) {
+fn choose(route: &Route, ranks: &[Rank], seats: &mut [Seat], turn: &mut u64, chosen: &mut Vec<Slot>) {
     chosen.clear();
     chosen.extend_from_slice(&route.alone);
     let mut start = 0;
@@ -294,8 +307,7 @@ fn choose(route: &Route, seats: &mut [Seat], turn: &mut u64, chosen: &mut Vec<Sl
         let Some(&best) = best else { continue };
         *turn += 1;
         seats[best.index()].chosen_at = *turn;
-        let rank = seats[best.index()].rank;
-        let at = chosen.partition_point(|slot| seats[slot.index()].rank < rank);
+        let at = chosen.partition_point(|slot| ranks[slot.index()] < ranks[best.index()]);
         chosen.insert(at, best);
     }
 }

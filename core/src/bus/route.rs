@@ -39,7 +39,7 @@ impl Routes {
     #[inline]
     pub(super) fn get(&mut self, subject: &str, version: u64, fill: impl FnOnce(&mut Route)) -> &Route {
         if !self.is(self.last, subject, version) {
-            self.last = self.seed.hash(0, subject.as_bytes()) as usize % CELLS;
+            self.last = self.seed.hash(subject.as_bytes()) as usize % CELLS;
             if !self.is(self.last, subject, version) {
                 self.refill(subject, version, fill);
             }
