@@ -14,7 +14,7 @@
 //! | `ours.rate.batched`, `ours.rate.single` | events per second, none lost | `RATE_MESSAGES` |
 //! | `ours.bulk` | **bytes** per second | `LARGE_MESSAGES` of `LARGE_BYTES` |
 //! | `ours.fanout.1`, `.8`, `.32` | nanoseconds per event: publishing, and until all have read it; none lost | `Figure::fan_out`, `FANOUT_EVENTS` |
-//! | `ours.match.1000`, `ours.match.100000` | subjects matched per second, one thread | no child |
+//! | `ours.match.1000`, `.100000`, `.100000.any` | subjects matched per second, one thread | no child |
 //! | `ours.idle.cpu`, `ours.idle.rss` | percent of a core over 5 s; bytes | `usage` |
 //! | `ours.python.rpc`, `.rate`, `ours.node.rpc`, `.rate` | as above | `Run::Script`, `python/` and `node/` |
 //!
@@ -48,6 +48,7 @@ pub(crate) const CONTENDERS: &[Contender] = &[
     ours("ours.fanout.32", fanout::to_32, Some(fanout::child)),
     ours("ours.match.1000", matching::against_1000, None),
     ours("ours.match.100000", matching::against_100000, None),
+    ours("ours.match.100000.any", matching::any_of_100000, None),
     ours("ours.idle.cpu", idle::cpu, Some(idle::child)),
     ours("ours.idle.rss", idle::rss, Some(idle::child)),
     script("ours.python.rpc", Interpreter::Python, "python/ours.py", &["rpc"]),
