@@ -120,7 +120,7 @@ impl Client {
         engine.add_link(Link {
             session: 0,
             receiver: transport.receiver,
-            assembler: Assembler::new(max_message_bytes + 64 * 1024),
+            assembler: Assembler::with_spare(max_message_bytes + 64 * 1024, engine.spare()),
             counters: Arc::new(LinkCounters::default()),
             socket: !shm,
             readable: !shm,

@@ -32,7 +32,7 @@ use crate::{
         fork::Origin,
         futex::{self, Wait as Slept},
     },
-    session::{Assembler, FrameReceiver, bodies},
+    session::{Assembler, FrameReceiver, SpareBlocks, bodies},
     shm::{Mode, Spin, WaitStrategy, WaitingWriter},
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence, spin_loop},
     wire::{CHUNK_BYTES, Chunk, Kind},
@@ -122,6 +122,9 @@ pub(super) struct Engine {
     lead_epoll: Option<(Epoll, EventFd)>,
     leader_waker: OnceLock<Arc<dyn Fn() + Send + Sync>>,
     timers: Mutex<BinaryHeap<Timer>>,
+    spare: Arc<SpareBlocks>,
+    /// When the poller gives back spare blocks that nobody used; zero while there are none.
+    spare_due: AtomicU64,
     /// What the coarse clock shows beyond the exact one's moments.
     coarse_origin: u64,
     closed: AtomicBool,
@@ -170,6 +173,8 @@ const BUSY_TURN: Duration = Duration::from_micros(100);
 const QUIET_TICKS: u32 = 8;
 /// How often the poller finds frames before it looks at descriptors and timers again.
 const FINDS_A_TURN: usize = 64;
+/// Spare blocks that nobody used for about so long are given back.
+const SPARE_REST: Duration = Duration::from_secs(1);
 /// Bytes taken from one link before the next has its turn.
 const DRAIN_BYTES: usize = CHUNK_BYTES + 4096;
 
@@ -219,6 +224,8 @@ impl Engine {
             lead_epoll,
             leader_waker: OnceLock::new(),
             timers: Mutex::default(),
+            spare: Arc::default(),
+            spare_due: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             close_reason: Mutex::new(None),
             side: OnceLock::new(),
@@ -358,6 +365,41 @@ impl Engine {
             drop(timers);
             if let Some(fire) = timer.and_then(|timer| timer.fire.upgrade()) {
                 fire();
+            }
+        }
+    }
+
+    // ---- spare blocks
+
+    /// Blocks of large frames, shared by all links.
+    pub(super) fn spare(&self) -> Arc<SpareBlocks> {
+        Arc::clone(&self.spare)
+    }
+
+    /// Has the poller look after the spare blocks, unless it does already.
+    fn tend_spare(&self) {
+        if self.spare.is_used() && self.spare_due.load(Ordering::SeqCst) == 0 {
+            let due = self.now() + SPARE_REST;
+            self.spare_due.store(due.0, Ordering::SeqCst);
+            self.due_changed(due);
+        }
+    }
+
+    /// Gives spare blocks back that nobody used for a while; returns when to look again.
+    fn rest_spare(&self, now: Moment) -> Moment {
+        match self.spare_due.load(Ordering::SeqCst) {
+            0 => Moment::NEVER,
+            due if due > now.0 => Moment(due),
+            _ => {
+                // Partner of `tend_spare`: what is lent from here on makes it due again, what was lent before
+                // is seen by this rest.
+                self.spare_due.store(0, Ordering::SeqCst);
+                if self.spare.rest() {
+                    return Moment::NEVER;
+                }
+                let due = now + SPARE_REST;
+                self.spare_due.store(due.0, Ordering::SeqCst);
+                due
             }
         }
     }
@@ -749,6 +791,7 @@ impl Engine {
         }
         if found {
             side.settle();
+            self.tend_spare();
         }
         found
     }
@@ -814,7 +857,7 @@ impl Engine {
                 }
             }
             let now = self.now();
-            let due = side.tick(now).min(self.fire_timers(now));
+            let due = side.tick(now).min(self.fire_timers(now)).min(self.rest_spare(now));
             let mut timeout = if due == Moment::NEVER { None } else { Some(due.since(self.now())) };
             if let WaitStrategy::Timed { interval } = self.strategy {
                 timeout = Some(timeout.map_or(interval, |timeout| timeout.min(interval)));
@@ -824,8 +867,10 @@ impl Engine {
             }
             self.poller_due.store(due.0, Ordering::SeqCst);
             // What became due before this store was seen is caught by one more look.
-            let again =
-                side.tick(self.now()).min(self.timers.lock().peek().map_or(Moment::NEVER, |timer| timer.due));
+            let again = side
+                .tick(self.now())
+                .min(self.timers.lock().peek().map_or(Moment::NEVER, |timer| timer.due))
+                .min(self.rest_spare(now));
             if again < due {
                 timeout = Some(again.since(self.now()));
             }
@@ -991,4 +1036,46 @@ fn take_chunks(link: &mut Link, side: &dyn Side) -> Result<bool> {
         }
     }
     Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Quiet;
+
+    impl Side for Quiet {
+        fn frames(
+            &self,
+            _: u32,
+            _: &Arc<Vec<u8>>,
+            _: &mut dyn Iterator<Item = (usize, usize)>,
+        ) -> Result<()> {
+            Ok(())
+        }
+        fn link_failed(&self, _: u32, _: &Error) {}
+        fn settle(&self) {}
+        fn tick(&self, _: Moment) -> Moment {
+            Moment::NEVER
+        }
+        fn event(&self, _: u64, _: &Event) {}
+    }
+
+    #[test]
+    fn blocks_of_large_frames_are_given_back_when_no_more_come() {
+        let engine = Engine::new(true, WaitStrategy::Block, None).unwrap();
+        engine.start(Arc::new(Quiet), "flowmesh-test").unwrap();
+        let mut assembler = Assembler::with_spare(100, engine.spare());
+        let chunk = Chunk { flow: 1, total: 3, offset: 0, abort: false, bytes: b"abc" };
+        let block = assembler.add(&chunk).unwrap().unwrap();
+        assert_eq!(Arc::strong_count(&block), 2, "remembered for the next frame");
+        engine.tend_spare();
+        let begun = Instant::now();
+        while Arc::strong_count(&block) > 1 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "never given back");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        engine.set_closed(Error::new(ErrorKind::Closed, "test"));
+        engine.join();
+    }
 }

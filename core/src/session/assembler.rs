@@ -1,6 +1,7 @@
 //! Large frames put together from their chunks.
 #![forbid(unsafe_code)]
 
+use super::SpareBlocks;
 use crate::{
     error::{Error, ErrorKind, Result},
     wire::Chunk,
@@ -10,11 +11,13 @@ use std::{collections::HashMap, sync::Arc};
 /// The large frames under way from one peer.
 ///
 /// Bounded whatever the peer sends: at most `FLOWS_MAX` frames at once, none larger than the limit,
-/// and memory grows with the bytes that came, not with the size that was announced.
+/// and memory grows with the bytes that came, not with the size that was announced: a spare block, whose
+/// memory is there already, goes only to a frame that is alone.
 #[derive(Debug)]
 pub struct Assembler {
     flows: HashMap<u32, Flow>,
     frame_bytes_max: usize,
+    spare: Arc<SpareBlocks>,
 }
 
 #[derive(Debug)]
@@ -31,7 +34,12 @@ const PREALLOCATE_BYTES: usize = 4 * 1024 * 1024;
 impl Assembler {
     /// Takes frames of at most `frame_bytes_max` bytes.
     pub fn new(frame_bytes_max: usize) -> Self {
-        Self { flows: HashMap::new(), frame_bytes_max }
+        Self::with_spare(frame_bytes_max, Arc::default())
+    }
+
+    /// The same, with spare blocks that it shares with others.
+    pub fn with_spare(frame_bytes_max: usize, spare: Arc<SpareBlocks>) -> Self {
+        Self { flows: HashMap::new(), frame_bytes_max, spare }
     }
 
     /// Adds a chunk; returns the whole frame's body when it was the last.
@@ -71,7 +79,9 @@ impl Assembler {
             if self.flows.len() >= FLOWS_MAX {
                 return Err(violation("too many large frames at once").with("limit", FLOWS_MAX));
             }
-            let flow = Flow { bytes: Vec::with_capacity(total.min(PREALLOCATE_BYTES)), total };
+            let spare = if self.flows.is_empty() { self.spare.take(total) } else { None };
+            let bytes = spare.unwrap_or_else(|| Vec::with_capacity(total.min(PREALLOCATE_BYTES)));
+            let flow = Flow { bytes, total };
             if self.flows.insert(chunk.flow, flow).is_some() {
                 return Err(violation("flow begun twice"));
             }
@@ -91,7 +101,9 @@ impl Assembler {
         if held.bytes.len() < held.total {
             return None;
         }
-        self.flows.remove(&flow).map(|flow| Arc::new(flow.bytes))
+        let block = Arc::new(self.flows.remove(&flow)?.bytes);
+        self.spare.lend(&block);
+        Some(block)
     }
 }
 
@@ -130,6 +142,22 @@ mod tests {
             assembler.add(&chunk(flow, 10, 0, b"a")).unwrap();
         }
         assert!(assembler.add(&chunk(99, 10, 0, b"a")).is_err());
+    }
+
+    #[test]
+    fn only_a_frame_that_is_alone_gets_a_spare_block() {
+        let mut assembler = Assembler::new(100);
+        let whole = assembler.add(&chunk(1, 3, 0, b"abc")).unwrap().unwrap();
+        let at = whole.as_ptr();
+        assert!(assembler.add(&chunk(2, 3, 0, b"d")).unwrap().is_none());
+        assert_eq!(**whole, *b"abc", "a message that is held keeps its bytes");
+        drop(whole);
+        assembler.add(&chunk(3, 3, 0, b"e")).unwrap();
+        assert!(assembler.flows.values().all(|flow| flow.bytes.as_ptr() != at));
+        assembler.flows.clear();
+        assembler.add(&chunk(4, 3, 0, b"f")).unwrap();
+        assert_eq!(assembler.flows[&4].bytes.as_ptr(), at);
+        assert_eq!(assembler.flows[&4].bytes, b"f", "nothing of the message before is left");
     }
 
     proptest! {

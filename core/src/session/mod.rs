@@ -17,6 +17,7 @@ mod outbox;
 mod secret;
 mod shm_link;
 mod socket_link;
+mod spare;
 
 pub use accept::{Accepted, HandshakeConfig, PendingSession, Step};
 pub use assembler::Assembler;
@@ -25,6 +26,7 @@ pub use outbox::Outbox;
 pub use secret::{SECRET_BYTES_MIN, check_secret};
 pub use shm_link::{ShmReceiver, ShmSender};
 pub use socket_link::{Socket, SocketReceiver, SocketSender};
+pub use spare::SpareBlocks;
 
 use crate::error::Result;
 use std::time::Duration;

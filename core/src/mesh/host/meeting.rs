@@ -145,7 +145,7 @@ impl Host {
         self.engine.add_link(Link {
             session: id,
             receiver: transport.receiver,
-            assembler: Assembler::new(self.frame_bytes_max()),
+            assembler: Assembler::with_spare(self.frame_bytes_max(), self.engine.spare()),
             counters,
             socket: !shm,
             readable: !shm,
