@@ -16,7 +16,7 @@ use pyo3::{
 use std::sync::{Mutex, PoisonError};
 
 /// A request: a message, and the means to answer it. One that is dropped unanswered fails the call.
-#[pyclass(frozen, extends = Message, module = "flowmesh")]
+#[pyclass(frozen, extends = Message, freelist = 64, module = "flowmesh")]
 pub(crate) struct Request {
     open: Mutex<Option<flowmesh::Request>>,
 }
