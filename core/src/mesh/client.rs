@@ -214,6 +214,42 @@ impl Client {
         self.checked(sent)
     }
 
+    /// Sends the events in a row that have the subject of `next`, as one frame laid out in `body`, or one event that is
+    /// too large for that. Returns how many.
+    fn send_run<'s, 'p>(
+        &self,
+        outbox: &mut Outbox,
+        draft: &Draft<'_>,
+        next: &mut Option<(&'s str, &'p [u8])>,
+        events: &mut dyn Iterator<Item = (&'s str, &'p [u8])>,
+        body: &mut Vec<u8>,
+        wait: &mut Wait<'_>,
+    ) -> Result<usize> {
+        const OPERATION: &str = "mesh.publish_many";
+        let Some((subject, payload)) = *next else { return Ok(0) };
+        let bytes_max = BATCH_BYTES.min(outbox.chunk_bytes());
+        let mut event = Draft { subject, payload, ..draft.clone() };
+        let mut writer = BatchWriter::begin(&event, None, body);
+        while let Some((subject, payload)) = *next
+            && subject == event.subject
+            && writer.push(payload, bytes_max)
+        {
+            *next = events.next();
+        }
+        let count = writer.count();
+        event.id = self.next_message.fetch_add(count.max(1) as u64, Ordering::Relaxed);
+        if count == 0 {
+            *next = events.next();
+            let fixed = event.header().encode();
+            let parts: [&[u8]; 4] = [&fixed, subject.as_bytes(), event.headers, payload];
+            self.send_locked(outbox, OPERATION, &parts, wait)?;
+        } else {
+            writer.end(event.id);
+            self.send_locked(outbox, OPERATION, &[body], wait)?;
+        }
+        Ok(count.max(1))
+    }
+
     /// An error of the transport ends the session; one of the caller's own does not.
     fn checked<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
@@ -647,35 +683,28 @@ impl Backend for Client {
         let mut body = Vec::new();
         let mut next = events.next();
         let mut published = 0;
-        while let Some((subject, payload)) = next {
-            let mut send_run = || {
-                self.wait_while_paused(OPERATION, GLANCE_BYTES, options.timeout, &mut wait)?;
-                let mut outbox = self.lock_outbox(OPERATION, &mut wait)?;
-                let bytes_max = BATCH_BYTES.min(outbox.chunk_bytes());
-                let mut event = Draft { subject, payload, ..draft.clone() };
-                let mut writer = BatchWriter::begin(&event, None, &mut body);
-                while let Some((subject, payload)) = next
-                    && subject == event.subject
-                    && writer.push(payload, bytes_max)
-                {
-                    next = events.next();
-                }
-                let count = writer.count();
-                event.id = self.next_message.fetch_add(count.max(1) as u64, Ordering::Relaxed);
-                if count == 0 {
-                    // Too large for a batch, maybe for one frame.
-                    let fixed = event.header().encode();
-                    let parts: [&[u8]; 4] = [&fixed, subject.as_bytes(), event.headers, payload];
-                    self.send_locked(&mut outbox, OPERATION, &parts, &mut wait)?;
-                    next = events.next();
-                } else {
-                    writer.end(event.id);
-                    self.send_locked(&mut outbox, OPERATION, &[&body], &mut wait)?;
-                }
-                self.flush(&mut outbox)?;
-                Ok(count.max(1))
-            };
-            published += send_run().map_err(|error: Error| error.with("published", published))?;
+        while next.is_some() {
+            self.wait_while_paused(OPERATION, GLANCE_BYTES, options.timeout, &mut wait)
+                .and_then(|()| {
+                    let mut outbox = self.lock_outbox(OPERATION, &mut wait)?;
+                    let (mut bytes, mut unseen) = (0, 0);
+                    // Others get their turn after so much, and the receiver starts while more is written.
+                    while bytes < GLANCE_BYTES
+                        && let Some((_, first)) = next
+                    {
+                        let run =
+                            self.send_run(&mut outbox, draft, &mut next, events, &mut body, &mut wait)?;
+                        published += run;
+                        unseen += run;
+                        bytes += body.len().max(first.len()) + EVENT_BYTES;
+                        if unseen >= 64 {
+                            self.flush(&mut outbox)?;
+                            unseen = 0;
+                        }
+                    }
+                    self.flush(&mut outbox)
+                })
+                .map_err(|error| error.with("published", published))?;
         }
         Ok(())
     }
