@@ -231,7 +231,10 @@ impl Bus {
     pub fn route<'a>(&'a mut self, subject: &str) -> &'a [Slot] {
         let route = self.routes.get(subject, self.version, |route| {
             self.trie.matches(subject, &mut route.alone);
-            sort(route, &self.ranks, &self.seats);
+            if !self.groups.is_empty() {
+                part(route, &self.ranks, &self.seats);
+            }
+            route.alone.sort_unstable_by_key(|slot| self.ranks[slot.index()]);
         });
         if route.group_ends.is_empty() {
             return &route.alone;
@@ -276,8 +279,8 @@ impl Bus {
     }
 }
 
-/// Puts those who match in order, members of groups apart. Each is there once: it has one pattern.
-fn sort(route: &mut Route, ranks: &[Rank], seats: &[Seat]) {
+/// Puts members of groups apart, in order. Each is there once: it has one pattern.
+fn part(route: &mut Route, ranks: &[Rank], seats: &[Seat]) {
     let rank = |slot: &Slot| ranks[slot.index()];
     if route.alone.iter().any(|slot| rank(slot).in_group) {
         let group = |slot: &Slot| seats[slot.index()].group;
@@ -290,7 +293,6 @@ fn sort(route: &mut Route, ranks: &[Rank], seats: &[Seat]) {
             route.group_ends.push(end);
         }
     }
-    route.alone.sort_unstable_by_key(rank);
 }
 
 /// Those without a group and one member of each group, in the order they are served.
