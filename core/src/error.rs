@@ -216,6 +216,9 @@ kinds! {
     Internal = 26, "INTERNAL", false, "an internal error", "Report it: this is a bug in FlowMesh.";
     NullArgument = 27, "NULL_ARGUMENT", false, "a pointer is NULL", "Fix the call: the message names the argument.";
     BadHandle = 28, "BAD_HANDLE", false, "the handle is not one of ours, or was freed", "Fix the call: use the handle before freeing it.";
+    StorageFull = 29, "STORAGE_FULL", true, "the disk has no room left", "Nothing was written: free disk space, then retry.";
+    Corrupt = 30, "CORRUPT", false, "stored data is damaged", "See `file` and `offset`; open with repair to move the damage into quarantine.";
+    Frozen = 31, "FROZEN", false, "a write or flush failed, so nothing more is written", "Open the directory again once the disk is sound; reads go on.";
 }
 
 #[cfg(test)]

@@ -25,6 +25,12 @@ pub mod bus;
 #[doc(hidden)]
 pub mod clock;
 pub mod error;
+#[doc(hidden)]
+#[cfg(not(loom))]
+pub mod journal;
+#[doc(hidden)]
+#[cfg(not(loom))]
+pub mod ledger;
 #[cfg(not(loom))]
 pub mod mesh;
 pub mod name;
@@ -40,6 +46,9 @@ pub mod session;
 #[doc(hidden)]
 pub mod shm;
 pub mod stats;
+#[doc(hidden)]
+#[cfg(not(loom))]
+pub mod storage;
 mod sync;
 #[doc(hidden)]
 #[cfg(not(loom))]

@@ -11,14 +11,15 @@ use std::{
 };
 
 /// From the top. `error` is the floor of row 0: its neighbours may stand on it.
-const ROWS: [(u32, &[&str]); 9] = [
-    (8, &["sdk"]),
-    (7, &["mesh"]),
-    (6, &["plugin"]),
-    (5, &["bus", "rpc", "stream", "queue", "kv", "cache"]),
-    (4, &["ledger", "session"]),
-    (3, &["journal", "shm"]),
-    (2, &["os", "wire", "storage"]),
+const ROWS: [(u32, &[&str]); 10] = [
+    (9, &["sdk"]),
+    (8, &["mesh"]),
+    (7, &["plugin"]),
+    (6, &["bus", "rpc", "stream", "queue", "kv", "cache"]),
+    (5, &["ledger", "session"]),
+    (4, &["journal", "shm"]),
+    (3, &["storage"]),
+    (2, &["os", "wire"]),
     (1, &["sync"]),
     (0, &["error", "name", "clock", "stats"]),
 ];

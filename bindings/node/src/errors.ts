@@ -199,6 +199,27 @@ export const errorKinds = {
     meaning: 'the handle is not one of ours, or was freed',
     advice: 'Fix the call: use the handle before freeing it.',
   },
+  STORAGE_FULL: {
+    kind: 'StorageFull',
+    number: 29,
+    retryable: true,
+    meaning: 'the disk has no room left',
+    advice: 'Nothing was written: free disk space, then retry.',
+  },
+  CORRUPT: {
+    kind: 'Corrupt',
+    number: 30,
+    retryable: false,
+    meaning: 'stored data is damaged',
+    advice: 'See `file` and `offset`; open with repair to move the damage into quarantine.',
+  },
+  FROZEN: {
+    kind: 'Frozen',
+    number: 31,
+    retryable: false,
+    meaning: 'a write or flush failed, so nothing more is written',
+    advice: 'Open the directory again once the disk is sound; reads go on.',
+  },
 } as const
 // kinds: end
 

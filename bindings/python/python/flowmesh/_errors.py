@@ -295,6 +295,33 @@ class BadHandleError(FlowMeshError):
     retryable = False
 
 
+class StorageFullError(FlowMeshError):
+    """The disk has no room left. Nothing was written: free disk space, then retry."""
+
+    number = 29
+    kind = "StorageFull"
+    code = "STORAGE_FULL"
+    retryable = True
+
+
+class CorruptError(FlowMeshError):
+    """Stored data is damaged. See `file` and `offset`; open with repair to move the damage into quarantine."""
+
+    number = 30
+    kind = "Corrupt"
+    code = "CORRUPT"
+    retryable = False
+
+
+class FrozenError(FlowMeshError):
+    """A write or flush failed, so nothing more is written. Open the directory again once the disk is sound; reads go on."""
+
+    number = 31
+    kind = "Frozen"
+    code = "FROZEN"
+    retryable = False
+
+
 BY_NUMBER: tuple[type[FlowMeshError], ...] = (
     FlowMeshError,
     InvalidArgumentError,
@@ -325,5 +352,8 @@ BY_NUMBER: tuple[type[FlowMeshError], ...] = (
     InternalError,
     NullArgumentError,
     BadHandleError,
+    StorageFullError,
+    CorruptError,
+    FrozenError,
 )
 # kinds: end

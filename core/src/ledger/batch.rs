@@ -1,0 +1,161 @@
+//! A batch of entries, built in the very bytes that are written.
+//!
+//!     offset size  entry          (little-endian; begins at a multiple of 8 of its frame)
+//!          0    4  bytes          of what it carries
+//!          4    4  crc32c         of everything after this field
+//!          8    4  owner
+//!         12    1  kind
+//!         13    1  flags          bit 0: kept
+//!         14    2  zero
+//!         16       what it carries
+
+use super::{Entry, Owner};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    journal::{FRAME_HEADER_BYTES, Place},
+};
+
+/// Entries that are written together: after a crash all of them are there or none.
+///
+/// To be used again and again: what was written is cleared by [`Batch::clear`], its memory stays.
+#[derive(Debug)]
+pub struct Batch {
+    /// Room for the frame's header, then the entries.
+    frame: Vec<u8>,
+    /// Where in `frame` each entry begins.
+    starts: Vec<u32>,
+    /// Of the entries that are kept.
+    kept: Vec<u32>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { frame: vec![0; FRAME_HEADER_BYTES], starts: Vec::new(), kept: Vec::new() }
+    }
+}
+
+impl Batch {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// What the entries take in the journal.
+    pub fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Forgets the entries and keeps the memory, unless it is much.
+    pub fn clear(&mut self) {
+        self.frame.truncate(FRAME_HEADER_BYTES);
+        self.frame.shrink_to(KEEP_BYTES_MAX);
+        self.starts.clear();
+        self.kept.clear();
+    }
+
+    /// Adds an entry whose bytes are `parts` one after the other. It is needed until the next checkpoint, whose
+    /// images stand for it.
+    pub fn push(&mut self, owner: Owner, kind: u8, parts: &[&[u8]]) {
+        self.add(owner, kind, 0, parts);
+    }
+
+    /// Adds an entry that its owner refers to by its place, checkpoint or not, until [`super::Ledger::release`].
+    pub fn push_kept(&mut self, owner: Owner, kind: u8, parts: &[&[u8]]) {
+        self.kept.push(self.starts.len() as u32);
+        self.add(owner, kind, KEPT, parts);
+    }
+
+    fn add(&mut self, owner: Owner, kind: u8, flags: u8, parts: &[&[u8]]) {
+        self.frame.resize(self.frame.len().next_multiple_of(8), 0);
+        let start = self.frame.len();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.frame.reserve(ENTRY_HEADER_BYTES + bytes);
+        let mut header = [0; ENTRY_HEADER_BYTES];
+        // What does not fit a length fits no segment either: `finish` refuses it.
+        header[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
+        header[8..12].copy_from_slice(&owner.0.to_le_bytes());
+        (header[12], header[13]) = (kind, flags);
+        self.frame.extend_from_slice(&header);
+        for part in parts {
+            self.frame.extend_from_slice(part);
+        }
+        let crc = crc32c::crc32c(&self.frame[start + 8..]);
+        self.frame[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+        self.starts.push(start.min(u32::MAX as usize) as u32);
+    }
+
+    /// The frame as it is to be written, with room for its header.
+    pub(super) fn frame(&mut self) -> &mut Vec<u8> {
+        &mut self.frame
+    }
+
+    /// The place of entry `index` of a frame that begins at `frame`.
+    pub(super) fn place(&self, segment: u32, frame: u32, index: usize) -> Place {
+        let start = self.starts[index];
+        let bytes = u32::from_le_bytes(self.frame[start as usize..][..4].try_into().expect("four bytes"));
+        Place::new(segment, frame + start, ENTRY_HEADER_BYTES as u32 + bytes)
+    }
+
+    /// The indexes of the entries that are kept.
+    pub(super) fn kept(&self) -> &[u32] {
+        &self.kept
+    }
+}
+
+/// An entry found in a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub(super) entry: Entry<'a>,
+    pub(super) kept: bool,
+    /// Of header and bytes.
+    pub(super) size: u32,
+}
+
+/// The entry that `bytes` begin with; checked.
+///
+/// # Errors
+/// - [`ErrorKind::Corrupt`]: there is none.
+pub(super) fn decode(bytes: &[u8]) -> Result<Found<'_>> {
+    let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, "ledger.entry").with("what", what);
+    let header: &[u8; ENTRY_HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| corrupt("a cut header"))?;
+    let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let size = ENTRY_HEADER_BYTES + word(0) as usize;
+    let whole = bytes.get(..size).ok_or_else(|| corrupt("a length beyond the end").with("bytes", word(0)))?;
+    if crc32c::crc32c(&whole[8..]) != word(4) {
+        return Err(corrupt("a checksum that does not match"));
+    }
+    let entry = Entry { owner: Owner(word(8)), kind: header[12], bytes: &whole[ENTRY_HEADER_BYTES..] };
+    Ok(Found { entry, kept: header[13] & KEPT != 0, size: size as u32 })
+}
+
+/// Every entry of a frame's payload, with its offset there.
+///
+/// # Errors
+/// - [`ErrorKind::Corrupt`]: the payload is not a run of entries.
+pub(super) fn each<'a>(payload: &'a [u8], mut see: impl FnMut(u32, Found<'a>) -> Result<()>) -> Result<()> {
+    let mut at = 0;
+    while at < payload.len() {
+        let found = decode(&payload[at..]).map_err(|error| error.with("in_frame", at))?;
+        see(at as u32, found)?;
+        at = (at + found.size as usize).next_multiple_of(8);
+    }
+    Ok(())
+}
+
+pub(super) const ENTRY_HEADER_BYTES: usize = 16;
+/// The owner refers to it by its place.
+const KEPT: u8 = 1;
+/// What an empty batch holds on to.
+const KEEP_BYTES_MAX: usize = 1 << 20;
+
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(8));
