@@ -7,6 +7,7 @@
 pub mod cpu;
 pub mod epoll;
 pub mod eventfd;
+pub mod file;
 pub mod fork;
 pub mod futex;
 pub mod lock;

@@ -24,9 +24,9 @@ impl Storage for MemoryStorage {
     fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
         let mut tree = self.tree.lock();
         match (tree.files.get(name), how) {
-            (Some(file), Open::Existing) => Ok(file.clone()),
+            (Some(file), Open::Existing | Open::ReadOnly) => Ok(file.clone()),
             (Some(_), Open::New) => Err(io::ErrorKind::AlreadyExists.into()),
-            (None, Open::Existing) => Err(io::ErrorKind::NotFound.into()),
+            (None, Open::Existing | Open::ReadOnly) => Err(io::ErrorKind::NotFound.into()),
             (None, Open::New) => {
                 let file = Arc::new(MemoryFile::default());
                 tree.files.insert(name.to_owned(), file.clone());

@@ -7,15 +7,18 @@
 //! is durable before [`File::sync`], no name before [`Storage::sync_directory`].
 #![forbid(unsafe_code)]
 
+mod file;
 mod memory;
+pub mod sim;
 
+pub use file::FileStorage;
 pub use memory::MemoryStorage;
 
 use std::{io, sync::Arc};
 
 /// One directory of files.
 pub trait Storage: Send + Sync {
-    /// Opens a file for reading and writing.
+    /// Opens a file.
     ///
     /// # Errors
     /// `NotFound` where it is to exist, `AlreadyExists` where it is to be made.
@@ -85,7 +88,7 @@ pub trait File: Send + Sync {
     /// The kernel's; what lies in the range then is unknown.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Gives the file room for `bytes` bytes, zero where nothing was written, and at least that length.
+    /// Gives the file room for `bytes` bytes, zero where nothing was written. It may be that long afterwards.
     ///
     /// # Errors
     /// `StorageFull` (ENOSPC): there is no such room.
@@ -105,6 +108,8 @@ pub trait File: Send + Sync {
 /// What [`Storage::open`] is to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
+    /// A file that exists, to be looked at.
+    ReadOnly,
     /// A file that exists.
     Existing,
     /// No such file: an empty one is made.
