@@ -59,6 +59,8 @@ pub use bus::{Backoff, Delivery, OnSlow, Retry, SubscribeOptions};
 pub use clock::Timestamp;
 pub use error::{Error, ErrorKind, Result};
 #[cfg(not(loom))]
+pub use ledger::{CheckpointReport, Cut, Damage, Durability, Inspection, Lsn, SegmentReport, inspect};
+#[cfg(not(loom))]
 pub use mesh::{
     CallOptions, HandlerError, Mesh, MeshBuilder, PendingCall, PublishOptions, ReadySet, Reply, Request,
     Role, Service, Subscription, Wait, WaitStrategy,

@@ -36,6 +36,11 @@ impl Place {
         Self(u64::from(segment) << 37 | u64::from(offset / 8) << 8 | u64::from(class_of(bytes)))
     }
 
+    /// What [`Place::bytes_max`] says of so many bytes, wherever they lie.
+    pub(crate) fn rounded(bytes: u32) -> u32 {
+        bytes_of(class_of(bytes))
+    }
+
     /// A place as a plain number, to be stored.
     pub const fn to_bits(self) -> u64 {
         self.0

@@ -24,13 +24,13 @@ pub struct Batch {
     frame: Vec<u8>,
     /// Where in `frame` each entry begins.
     starts: Vec<u32>,
-    /// Of the entries that are kept.
-    kept: Vec<u32>,
+    /// What the entries that are kept take, as their places round it.
+    kept_bytes: u64,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { frame: vec![0; FRAME_HEADER_BYTES], starts: Vec::new(), kept: Vec::new() }
+        Self { frame: vec![0; FRAME_HEADER_BYTES], starts: Vec::new(), kept_bytes: 0 }
     }
 }
 
@@ -60,7 +60,7 @@ impl Batch {
         self.frame.truncate(FRAME_HEADER_BYTES);
         self.frame.shrink_to(KEEP_BYTES_MAX);
         self.starts.clear();
-        self.kept.clear();
+        self.kept_bytes = 0;
     }
 
     /// Adds an entry whose bytes are `parts` one after the other. It is needed until the next checkpoint, whose
@@ -71,7 +71,8 @@ impl Batch {
 
     /// Adds an entry that its owner refers to by its place, checkpoint or not, until [`super::Ledger::release`].
     pub fn push_kept(&mut self, owner: Owner, kind: u8, parts: &[&[u8]]) {
-        self.kept.push(self.starts.len() as u32);
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        self.kept_bytes += u64::from(Place::rounded((ENTRY_HEADER_BYTES + bytes) as u32));
         self.add(owner, kind, KEPT, parts);
     }
 
@@ -106,26 +107,28 @@ impl Batch {
         Place::new(segment, frame + start, ENTRY_HEADER_BYTES as u32 + bytes)
     }
 
-    /// The indexes of the entries that are kept.
-    pub(super) fn kept(&self) -> &[u32] {
-        &self.kept
+    /// What the entries that are kept take, as their places round it.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
     }
 }
 
 /// An entry found in a frame.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found<'a> {
-    pub(super) entry: Entry<'a>,
-    pub(super) kept: bool,
+pub struct FoundEntry<'a> {
+    /// As it was written.
+    pub entry: Entry<'a>,
+    /// Whether its owner refers to it by its place.
+    pub kept: bool,
     /// Of header and bytes.
-    pub(super) size: u32,
+    pub size: u32,
 }
 
 /// The entry that `bytes` begin with; checked.
 ///
 /// # Errors
 /// - [`ErrorKind::Corrupt`]: there is none.
-pub(super) fn decode(bytes: &[u8]) -> Result<Found<'_>> {
+pub(super) fn decode(bytes: &[u8]) -> Result<FoundEntry<'_>> {
     let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, "ledger.entry").with("what", what);
     let header: &[u8; ENTRY_HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| corrupt("a cut header"))?;
     let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
@@ -135,14 +138,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Found<'_>> {
         return Err(corrupt("a checksum that does not match"));
     }
     let entry = Entry { owner: Owner(word(8)), kind: header[12], bytes: &whole[ENTRY_HEADER_BYTES..] };
-    Ok(Found { entry, kept: header[13] & KEPT != 0, size: size as u32 })
+    Ok(FoundEntry { entry, kept: header[13] & KEPT != 0, size: size as u32 })
 }
 
 /// Every entry of a frame's payload, with its offset there.
 ///
 /// # Errors
 /// - [`ErrorKind::Corrupt`]: the payload is not a run of entries.
-pub(super) fn each<'a>(payload: &'a [u8], mut see: impl FnMut(u32, Found<'a>) -> Result<()>) -> Result<()> {
+pub fn each_entry<'a>(
+    payload: &'a [u8],
+    mut see: impl FnMut(u32, FoundEntry<'a>) -> Result<()>,
+) -> Result<()> {
     let mut at = 0;
     while at < payload.len() {
         let found = decode(&payload[at..]).map_err(|error| error.with("in_frame", at))?;
