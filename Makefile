@@ -3,7 +3,8 @@
 #   make demo [DIR=path]     three languages count a directory together, one of them is killed on the way
 #   make test                every check there is; each part alone is `make test-PART`: fmt generated lint rust
 #                            loom asan fuzz doc c python node behaviour examples snippets demo
-#   make soak [MINUTES=10]   traffic while processes are killed, for so many minutes
+#   make soak [MINUTES=10]   traffic while processes are killed, for so many minutes; then power cuts and kills by
+#                            the million and the ten thousand
 #   make compare-ipc         FlowMesh beside its peers, one table
 #   make install [PREFIX=/usr/local] [DESTDIR=]   header, libraries and pkg-config file for C
 #   make fmt lint doc clean
@@ -33,7 +34,7 @@ PARTS := fmt generated lint rust loom asan fuzz doc c python node behaviour exam
 
 .PHONY: help
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 13
 
 # ---------- what the targets stand on
 
@@ -97,6 +98,9 @@ compare-ipc: build | $(STAMPS)/system-compare
 .PHONY: soak
 soak: | $(STAMPS)/system-base
 	FLOWMESH_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) cargo test --release -p flowmesh --test soak -- --nocapture
+	FLOWMESH_CUTS=10000000 cargo test --release -p flowmesh --test power_cuts -- --nocapture
+	FLOWMESH_LEDGER_KILL_ROUNDS=10000 FLOWMESH_SHUTDOWN_ROUNDS=200 \
+		cargo test --release -p flowmesh --test ledger -- --nocapture survives
 
 # ---------- checks
 

@@ -146,6 +146,12 @@ enum flowmesh_code {
     FLOWMESH_ERR_NULL_ARGUMENT = -27,
     /** The handle is not one of ours, or was freed. Fix the call: use the handle before freeing it. */
     FLOWMESH_ERR_BAD_HANDLE = -28,
+    /** The disk has no room left. Nothing was written: free disk space, then retry. */
+    FLOWMESH_ERR_STORAGE_FULL = -29,
+    /** Stored data is damaged. See `file` and `offset`; open with repair to move the damage into quarantine. */
+    FLOWMESH_ERR_CORRUPT = -30,
+    /** A write or flush failed, so nothing more is written. Open the directory again once the disk is sound; reads go on. */
+    FLOWMESH_ERR_FROZEN = -31,
 };
 
 /** What a mesh is to its directory. */

@@ -3,18 +3,20 @@
 //! To see what a change does to a part. How fast the whole is, beside others, `benches/compare` tells.
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flowmesh::bus::trie::Trie;
 use flowmesh::bus::{Bus, Inbox, SubscriptionKey};
 use flowmesh::clock::{Moment, Timestamp};
+use flowmesh::ledger::{Batch, Durability, Entry, Fold, Ledger, LedgerConfig, Lsn, Owner, Place};
 use flowmesh::rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits};
 use flowmesh::shm::{
     AttentionMap, AttentionPage, Consumer, Producer, Push, ReaderMap, RegionFd, Ring, WaitingWord, WriterMap,
     frames, seal,
 };
+use flowmesh::storage::{File, FileStorage, MemoryStorage, Open, Storage};
 use flowmesh::wire::{Draft, Kind, Message};
 use flowmesh::{Name, OnSlow, Pattern, ServeOptions, SubscribeOptions};
 
@@ -36,6 +38,140 @@ fn ring(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// What one batch costs on the way to the kernel, beside a bare positioned write of as many bytes; and a flushed batch
+/// for each of many writers, beside a bare group commit. On the file system of the build directory.
+fn ledger(criterion: &mut Criterion) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench-ledger");
+    let _ = std::fs::remove_dir_all(&root);
+    std::fs::create_dir_all(&root).unwrap();
+    let storage = Arc::new(FileStorage::new(root.join("ledger")).unwrap());
+    let (ledger, _) = Ledger::open(storage, &LedgerConfig::default(), &mut Nothing).unwrap();
+    let payload = [7_u8; 128];
+    let mut group = criterion.benchmark_group("ledger");
+    let mut batch = Batch::new();
+    let mut written = 0_u64;
+    group.bench_function("write a batch of one entry of 128 B", |bencher| {
+        bencher.iter(|| {
+            batch.clear();
+            batch.push(Owner(1), 1, &[black_box(&payload)]);
+            written += 1;
+            // As the mesh does, so that segments are made ahead and the disk stays bounded.
+            if written.is_multiple_of(1 << 16) {
+                ledger.tend(Moment(0));
+            }
+            if written.is_multiple_of(1 << 21) {
+                ledger.checkpoint().unwrap().finish().unwrap();
+            }
+            ledger.write(&mut batch).unwrap().lsn
+        });
+    });
+    let bytes = [7_u8; 192];
+    let bare = FileStorage::new(root.join("bare")).unwrap().open("file", Open::New).unwrap();
+    bare.allocate(64 << 20).unwrap();
+    let mut at = 0;
+    group.bench_function("a bare positioned write of 192 B", |bencher| {
+        bencher.iter(|| {
+            bare.write_at(at, black_box(&bytes)).unwrap();
+            at = (at + 192) % (60 << 20);
+        });
+    });
+    group.bench_function("entry and frame in memory, no write", |bencher| {
+        let storage = Arc::new(MemoryStorage::default());
+        let config = LedgerConfig { segment_bytes: 1 << 20, ..LedgerConfig::default() };
+        let (ledger, _) = Ledger::open(storage, &config, &mut Nothing).unwrap();
+        let mut batch = Batch::new();
+        let mut written = 0_u64;
+        bencher.iter(|| {
+            batch.clear();
+            batch.push(Owner(1), 1, &[black_box(&payload)]);
+            written += 1;
+            if written.is_multiple_of(1 << 14) {
+                ledger.checkpoint().unwrap().finish().unwrap();
+            }
+            ledger.write(&mut batch).unwrap().lsn
+        });
+    });
+    for writers in [1, 16, 64] {
+        group.throughput(Throughput::Elements(writers));
+        group.bench_function(format!("{writers} writers, each flushed"), |bencher| {
+            bencher.iter_custom(|rounds| {
+                in_threads(writers, rounds, &|| {
+                    let mut batch = Batch::new();
+                    batch.push(Owner(1), 1, &[&payload]);
+                    let lsn = ledger.write(&mut batch).unwrap().lsn;
+                    ledger.sync(lsn, Durability::Fsync).unwrap();
+                })
+            });
+        });
+        group.bench_function(format!("{writers} writers, a bare group commit"), |bencher| {
+            let group = BareGroup { file: &*bare, state: Mutex::default(), moved: Condvar::new() };
+            bencher.iter_custom(|rounds| in_threads(writers, rounds, &|| group.commit(&bytes)));
+        });
+    }
+    group.finish();
+    drop(ledger);
+    let _ = std::fs::remove_dir_all(root);
+}
+
+/// How long `threads` threads take for `rounds` turns each.
+fn in_threads(threads: u64, rounds: u64, turn: &(dyn Fn() + Sync)) -> Duration {
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| (0..rounds).for_each(|_| turn()));
+        }
+    });
+    start.elapsed()
+}
+
+/// Nothing but a positioned write, and one flush for all who wait.
+struct BareGroup<'a> {
+    file: &'a dyn File,
+    /// Written, flushed, whether somebody leads.
+    state: Mutex<(u64, u64, bool)>,
+    moved: Condvar,
+}
+
+impl BareGroup<'_> {
+    fn commit(&self, bytes: &[u8]) {
+        let mut state = self.state.lock().unwrap();
+        self.file.write_at(state.0 % 300_000 * 192, bytes).unwrap();
+        state.0 += 1;
+        let mine = state.0;
+        loop {
+            if state.1 >= mine {
+                return;
+            }
+            if !state.2 {
+                break;
+            }
+            state = self.moved.wait(state).unwrap();
+        }
+        let reached = state.0;
+        state.2 = true;
+        drop(state);
+        self.file.sync().unwrap();
+        let mut state = self.state.lock().unwrap();
+        (state.1, state.2) = (reached, false);
+        self.moved.notify_all();
+    }
+}
+
+/// Stands on the ledger and wants nothing.
+struct Nothing;
+
+impl Fold for Nothing {
+    fn image(&mut self, _: Owner, _: Lsn, _: &[u8]) -> flowmesh::Result<()> {
+        Ok(())
+    }
+
+    fn entry(&mut self, _: Lsn, _: Place, _: Entry<'_>) -> flowmesh::Result<()> {
+        Ok(())
+    }
+
+    fn kept(&mut self, _: &mut dyn FnMut(Place)) {}
 }
 
 /// The host's ring, with the host's end and the client's, in one process.
@@ -187,5 +323,5 @@ const NOW: Moment = Moment(1_000_000_000);
 const WALL: Timestamp = Timestamp(1_000_000_000);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-criterion_group!(parts, ring, message, trie, route, rpc, inbox);
+criterion_group!(parts, ring, message, trie, route, rpc, inbox, ledger);
 criterion_main!(parts);

@@ -5,14 +5,25 @@
 #![allow(dead_code, reason = "a fuzz target uses one of them")]
 
 use flowmesh::{
-    Message, Pattern, Subject,
+    ErrorKind, Lsn, Message, Pattern, Result, Subject,
     bus::trie::Trie,
+    journal::{
+        FRAME_HEADER_BYTES, FrameHeader, FrameKind, JournalId, SEGMENT_HEADER_BYTES,
+        format::{self, SegmentHeader, seal},
+    },
+    ledger::{
+        Batch, Entry, Fold, Ledger, LedgerConfig, Owner, Place, checkpoint, each_entry, inspect_storage,
+    },
     session::Assembler,
     shm,
     stats::{ServiceInfo, Stats},
+    storage::{
+        Open, Storage,
+        sim::{Disk, SimStorage},
+    },
     wire::{
-        BATCH_EVENTS_MAX, Batch, Cancel, Chunk, Control, ControlReply, Credit, HEADER_COUNT_MAX, Kind,
-        TARGETS_MAX, Target as Subscriber,
+        BATCH_EVENTS_MAX, Batch as EventBatch, Cancel, Chunk, Control, ControlReply, Credit,
+        HEADER_COUNT_MAX, Kind, TARGETS_MAX, Target as Subscriber,
         handshake::{self, Attached, Hello, Ready, Refusal, Welcome},
     },
 };
@@ -28,6 +39,9 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("handshake", handshake),
     ("frames", frames),
     ("patterns", patterns),
+    ("frame", frame),
+    ("segment", segment),
+    ("checkpoint", checkpoint),
 ];
 
 /// One message frame.
@@ -52,12 +66,12 @@ pub(crate) fn message(data: &[u8]) {
 /// One frame of events in a row.
 pub(crate) fn batch(data: &[u8]) {
     let block = Arc::new(data.to_vec());
-    let Ok(batch) = Batch::decode(&block, 0, data.len()) else { return };
+    let Ok(batch) = EventBatch::decode(&block, 0, data.len()) else { return };
     assert!((1..=BATCH_EVENTS_MAX).contains(&batch.len()));
     let (head, tail) = batch.forward(Subscriber { id: 7, gap: 0 });
     let forwarded = Arc::new([&head, tail].concat());
     let again =
-        Batch::decode(&forwarded, 0, forwarded.len()).expect("what was decoded is valid when forwarded");
+        EventBatch::decode(&forwarded, 0, forwarded.len()).expect("what was decoded is valid when forwarded");
     assert_eq!(again.len(), batch.len());
     let mut bytes = 0;
     for (event, other) in batch.events().zip(again.events()) {
@@ -170,4 +184,137 @@ fn matches(pattern: &str, subject: &str) -> bool {
             _ => return false,
         }
     }
+}
+
+const JOURNAL: JournalId = JournalId(*b"fuzzed and found");
+
+/// A run of journal frames, and the entries in them.
+pub(crate) fn frame(data: &[u8]) {
+    for (at, found) in format::search(data, JOURNAL) {
+        assert!(at % 8 == 0 && at + found.size <= data.len() && found.header.flushed <= found.header.lsn);
+        let mut again = vec![0; FRAME_HEADER_BYTES];
+        again.extend_from_slice(found.payload);
+        seal(&mut again, JOURNAL, &found.header);
+        let again = format::decode(&again, JOURNAL).expect("what was sealed is whole");
+        assert_eq!((again.header, again.payload), (found.header, found.payload));
+    }
+    // As the payload of a frame whose checksum is right.
+    let mut sealed = vec![0; FRAME_HEADER_BYTES];
+    sealed.extend_from_slice(data);
+    let header = FrameHeader { kind: FrameKind::Batch, lsn: Lsn(1), flushed: Lsn(0), time: 0 };
+    seal(&mut sealed, JOURNAL, &header);
+    assert_eq!(format::decode(&sealed, JOURNAL).expect("it was sealed").payload, data);
+    let mut end = 0;
+    let _ = each_entry(data, |at, found| {
+        assert!(at >= end && at as usize + found.size as usize <= data.len());
+        assert!(found.entry.bytes.len() < found.size as usize);
+        end = at + found.size;
+        Ok(())
+    });
+}
+
+/// A ledger's directory with one segment: the bytes as they are, or a script of frames with right checksums, of which
+/// some bytes are changed afterwards. It opens or says where it is damaged, and repair gets past that.
+pub(crate) fn segment(data: &[u8]) {
+    let Some((mode, data)) = data.split_first() else { return };
+    let bytes = if mode % 2 == 0 { data.to_vec() } else { scripted(data) };
+    let disk = Disk { files: [("00000001.fmj".to_owned(), Arc::new(bytes))].into(), ..Disk::default() };
+    opens(&disk);
+}
+
+/// Four bytes a frame: kind, steps of the LSN, of what is flushed, length of the payload. From a kind of 255 on, three
+/// bytes a change: where, and which bits.
+fn scripted(data: &[u8]) -> Vec<u8> {
+    let bytes = 4096;
+    let header =
+        SegmentHeader { journal: JOURNAL, segment: 1, bytes, after: Lsn(0), first: Lsn(1), flushed: Lsn(0) };
+    let mut file = header.encode().to_vec();
+    let (mut rest, mut lsn) = (data, 0_u64);
+    while let [kind @ 0..=254, step, flushed, length, more @ ..] = rest {
+        rest = more;
+        lsn += u64::from(step % 4);
+        let kind =
+            [FrameKind::Batch, FrameKind::Mark, FrameKind::Hole, FrameKind::End][usize::from(kind % 4)];
+        let mut batch = Batch::new();
+        for _ in 0..length % 3 {
+            batch.push_kept(Owner(1), 1, &[&vec![*length; usize::from(*length)]]);
+        }
+        let mut frame = batch.into_frame();
+        let flushed = Lsn(lsn.saturating_sub(u64::from(*flushed)));
+        seal(&mut frame, JOURNAL, &FrameHeader { kind, lsn: Lsn(lsn), flushed, time: 0 });
+        file.extend_from_slice(&frame);
+    }
+    file.truncate(bytes as usize);
+    for change in rest.get(1..).unwrap_or(&[]).chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % file.len();
+        file[at] ^= change[2];
+    }
+    if let Some(bytes) = file.get_mut(SEGMENT_HEADER_BYTES..) {
+        assert!(format::search(bytes, JOURNAL).count() <= data.len() / 4 + 1);
+    }
+    file
+}
+
+/// A checkpoint's file: the bytes as they are; and beside a journal that it does not belong to.
+pub(crate) fn checkpoint(data: &[u8]) {
+    let name = "0000000000000001.ckpt";
+    let disk = Disk { files: [(name.to_owned(), Arc::new(data.to_vec()))].into(), ..Disk::default() };
+    let storage = SimStorage::with(&disk);
+    let file = storage.open(name, Open::ReadOnly).expect("it is there");
+    let mut images = 0;
+    let read = checkpoint::read(&*file, name, &mut |_, _, bytes| {
+        assert!(bytes.len() < data.len());
+        images += 1;
+        Ok(())
+    });
+    if let Ok(summary) = read {
+        assert!(
+            summary.images == images && summary.begin <= summary.end && summary.bytes <= data.len() as u64
+        );
+    }
+    opens(&disk);
+    let mut disk = disk;
+    disk.files.insert("00000001.fmj".to_owned(), Arc::new(scripted(&[0, 1, 0, 9, 0, 1, 0, 8])));
+    opens(&disk);
+}
+
+/// Whatever lies there: it opens, or the error says where the damage is; inspecting agrees, and changes nothing.
+fn opens(disk: &Disk) {
+    let config = LedgerConfig { segment_bytes: 4096, ..LedgerConfig::default() };
+    let found = inspect_storage(&SimStorage::with(disk));
+    let opened = Ledger::open(Arc::new(SimStorage::with(disk)), &config, &mut Anything);
+    let Err(error) = opened else { return };
+    match error.kind() {
+        ErrorKind::Corrupt => {
+            assert!(error.get("file").is_some(), "{error}");
+            assert!(
+                found.is_ok_and(|found| !found.damages.is_empty()),
+                "{error}, but inspecting finds nothing"
+            );
+        }
+        ErrorKind::Unsupported => return,
+        _ => panic!("{error}"),
+    }
+    let storage = SimStorage::with(disk);
+    let repairing = LedgerConfig { repair: true, ..config.clone() };
+    // Where no segment says which journal it is there is nothing to begin with.
+    if Ledger::open(Arc::new(storage.clone()), &repairing, &mut Anything).is_ok() {
+        let again = Ledger::open(Arc::new(storage), &config, &mut Anything);
+        again.unwrap_or_else(|error| panic!("after repair: {error}"));
+    }
+}
+
+/// Takes whatever comes.
+struct Anything;
+
+impl Fold for Anything {
+    fn image(&mut self, _: Owner, _: Lsn, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn entry(&mut self, _: Lsn, _: Place, _: Entry<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn kept(&mut self, _: &mut dyn FnMut(Place)) {}
 }

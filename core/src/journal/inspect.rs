@@ -45,7 +45,7 @@ pub fn inspect(
     expected: Expected,
     see: &mut dyn FnMut(&[u8]) -> Option<String>,
 ) -> Result<JournalReport> {
-    let mut opening = Opening::new(storage, Open::ReadOnly, expected);
+    let mut opening = Opening::new(storage, Open::ReadOnly, 0, expected);
     opening.list()?;
     let mut report = JournalReport::default();
     let first = opening.files.iter().find_map(|file| file.header()).map(|header| header.journal);

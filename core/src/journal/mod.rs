@@ -142,7 +142,7 @@ impl Segment {
     }
 
     fn room(&self) -> usize {
-        (self.bytes - self.end()) as usize
+        self.bytes.saturating_sub(self.end()) as usize
     }
 
     /// What is kept of it.
@@ -160,14 +160,14 @@ impl Journal {
     /// - [`ErrorKind::Frozen`]: a write or flush failed, now or before.
     pub fn append(&self, frame: &mut Vec<u8>, kept: u64) -> Result<Appended> {
         let size = padded(frame.len());
-        let limit = self.config.segment_bytes as usize - SEGMENT_HEADER_BYTES;
+        let limit = self.config.segment_bytes as usize - SEGMENT_HEADER_BYTES - NOTE_BYTES;
         if size > limit {
             let error = Error::new(ErrorKind::TooLarge, "journal.append");
             return Err(error.with("bytes", size).with("limit", limit));
         }
         let mut writer = self.writer.lock();
         self.check()?;
-        if size > writer.active.room() {
+        if size + NOTE_BYTES > writer.active.room() {
             self.roll(&mut writer)?;
         }
         let lsn = writer.last.next();
@@ -178,21 +178,26 @@ impl Journal {
         Ok(Appended { lsn, segment: writer.active.number, offset })
     }
 
-    /// Says in the journal itself how far it is flushed, so that recovery can tell damage there from a torn tail.
-    /// Left out where there is no room.
+    /// Says in the journal itself how far it is flushed, so that recovery can tell damage there from a torn tail: in a
+    /// frame, or where there is no room for it in the header of the next segment. Left out when the disk is full.
     ///
     /// # Errors
     /// - [`ErrorKind::Frozen`]: a write or flush failed, now or before.
     pub fn mark(&self) -> Result<()> {
         let mut writer = self.writer.lock();
         self.check()?;
-        match self.note(&mut writer, FrameKind::Mark) {
+        let marked = if writer.active.room() < 2 * NOTE_BYTES {
+            self.roll(&mut writer)
+        } else {
+            self.note(&mut writer, FrameKind::Mark)
+        };
+        match marked {
             Err(error) if error.kind() == ErrorKind::StorageFull => Ok(()),
-            noted => noted,
+            marked => marked,
         }
     }
 
-    /// A frame without payload, if there is room for it.
+    /// A frame without payload, unless the segment is left already.
     fn note(&self, writer: &mut Writer, kind: FrameKind) -> Result<()> {
         if writer.active.room() < NOTE_BYTES {
             return Ok(());
@@ -234,7 +239,11 @@ impl Journal {
     fn roll(&self, writer: &mut Writer) -> Result<()> {
         let mut prepared = self.prepared.lock();
         let number = prepared.number;
+        // In this order: where a segment says that it is left, the name of the next one is durable.
         let file = self.prepare(&mut prepared)?;
+        self.note(writer, FrameKind::End)?;
+        // Should the header fail, nothing is appended here any more: the next attempt comes back to this place.
+        writer.active.end.store(writer.active.bytes, Ordering::Relaxed);
         let header = SegmentHeader {
             journal: self.id,
             segment: number,
@@ -243,9 +252,6 @@ impl Journal {
             first: writer.last.next(),
             flushed: self.flushed(),
         };
-        self.note(writer, FrameKind::End)?;
-        // Should the header fail, nothing is appended here any more: the next attempt comes back to this place.
-        writer.active.end.store(writer.active.bytes, Ordering::Relaxed);
         write_full(&*file, 0, &header.encode())
             .map_err(|error| self.failed("journal.append", &segment_name(number), error))?;
         let segment = Arc::new(Segment::new(&header, file, SEGMENT_HEADER_BYTES as u32));
@@ -313,12 +319,15 @@ impl Journal {
         self.commit.on_due(wake);
     }
 
-    /// Flushes when it is due, and makes the next segment ahead of its need. Says when to call again at the latest.
+    /// Flushes when it is due or a segment was left, and makes the next segment ahead of its need. Says when to call again at the latest.
     pub fn tend(&self, now: Moment) -> Option<Moment> {
         if self.check().is_err() {
             return None;
         }
-        let active = self.writer.lock().active.clone();
+        let (active, left_unflushed) = {
+            let writer = self.writer.lock();
+            (writer.active.clone(), writer.unflushed.len() > 1)
+        };
         if active.end() > active.bytes / 2
             && let Some(mut prepared) = self.prepared.try_lock()
             && prepared.number == active.number + 1
@@ -326,7 +335,8 @@ impl Journal {
             // Without room now, the appender that needs it is told.
             let _ = self.prepare(&mut prepared);
         }
-        if self.commit.take_due(now) {
+        // What was left is flushed whoever waits: the less is unflushed, the more damage is known for what it is.
+        if self.commit.take_due(now) || left_unflushed {
             // What fails freezes the journal: whoever writes next is told.
             let _ = self.flush(self.last());
         }
@@ -355,7 +365,7 @@ impl Journal {
         let mut bytes = vec![0; segment.bytes as usize];
         let read = segment.read(0, &mut bytes)?;
         let (mut at, bytes) = (SEGMENT_HEADER_BYTES, &bytes[..read]);
-        while at + NOTE_BYTES <= segment.bytes as usize {
+        loop {
             let frame =
                 bytes.get(at..).and_then(|bytes| format::decode(bytes, self.id)).ok_or_else(|| {
                     let error = Error::new(ErrorKind::Corrupt, "journal.read").with("what", "a bad frame");

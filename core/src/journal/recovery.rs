@@ -106,12 +106,12 @@ impl Journal {
         expected: Expected,
         visit: Visit<'_>,
     ) -> Result<(Self, Opened)> {
-        let mut opening = Opening::new(&**storage, Open::Existing, expected);
+        let mut opening = Opening::new(&**storage, Open::Existing, config.segment_bytes, expected);
         opening.list()?;
         let mut opened = Opened::default();
         let id = match opening.id()? {
             Some(id) => id,
-            None => opening.make(config.segment_bytes)?,
+            None => opening.make()?,
         };
         if config.repair {
             opening.repair(id, &mut opened.repaired)?;
@@ -148,6 +148,8 @@ impl Journal {
 pub(super) struct Opening<'a> {
     pub(super) storage: &'a dyn Storage,
     how: Open,
+    /// The size of a segment that is made.
+    pub(super) segment_bytes: u32,
     pub(super) expected: Expected,
     /// By number.
     pub(super) files: Vec<Candidate>,
@@ -195,8 +197,8 @@ pub(super) struct Survey {
 }
 
 impl<'a> Opening<'a> {
-    pub(super) fn new(storage: &'a dyn Storage, how: Open, expected: Expected) -> Self {
-        Self { storage, how, expected, files: Vec::new(), buffer: Vec::new() }
+    pub(super) fn new(storage: &'a dyn Storage, how: Open, segment_bytes: u32, expected: Expected) -> Self {
+        Self { storage, how, segment_bytes, expected, files: Vec::new(), buffer: Vec::new() }
     }
 }
 
@@ -249,8 +251,8 @@ impl Opening<'_> {
     }
 
     /// A new journal with an empty first segment.
-    fn make(&mut self, bytes: u32) -> Result<JournalId> {
-        let mut id = JournalId([0; 16]);
+    fn make(&mut self) -> Result<JournalId> {
+        let (mut id, bytes) = (JournalId([0; 16]), self.segment_bytes);
         os::random(&mut id.0)?;
         let name = segment_name(1);
         let io = |error| failed(error, &name);
@@ -301,11 +303,23 @@ impl Opening<'_> {
             let Candidate { name, .. } = &self.files[survey.stop];
             let what = format!("batch {} was flushed and is damaged or missing", survey.next);
             survey.damage = Some(Damage { file: name.clone(), offset: survey.offset as u64, what });
-            if survey.offset == SEGMENT_HEADER_BYTES || survey.ended {
+            if survey.dirty_end == survey.offset {
                 // Nothing of the segment it ended in is bad; the next one's header may be.
                 let behind = self.files.get(survey.stop + 1).and_then(|file| bad_header(file, id));
                 survey.damage = behind.or(survey.damage);
             }
+        }
+        let next_number = self.files[survey.stop].number + 1;
+        if survey.ended && self.files.get(survey.stop + 1).is_none_or(|file| file.number != next_number) {
+            // Its name was durable before the end was written.
+            let what = format!("the segment of batch {} is missing", survey.next);
+            survey.damage = Some(Damage { file: segment_name(next_number), offset: 0, what });
+        }
+        if survey.damage.is_none() {
+            // A header lies in one sector: a crash leaves it whole or zero, so this is no crash's work.
+            let behind = &self.files[survey.stop + 1..];
+            let bad = behind.iter().filter(|file| !matches!(file.header, Ok(None)));
+            survey.damage = bad.filter_map(|file| bad_header(file, id)).next();
         }
         Ok(survey)
     }
@@ -376,13 +390,17 @@ impl Opening<'_> {
         opened: &mut Opened,
     ) -> Result<usize> {
         let stop = &self.files[survey.stop];
-        let mut end = survey.offset;
+        // A segment that is gone on with has no end any more.
+        let mut end = if survey.ended { survey.offset - NOTE_BYTES } else { survey.offset };
         let mut bytes = (survey.dirty_end - survey.offset) as u64;
-        if planted == Some(Planted::CutOneTooMany) && bytes > 0 && survey.last_frame.is_some() {
-            end = survey.last_frame.unwrap_or(end);
-            opened.last = Lsn(opened.last.0 - 1);
+        if let (Some(Planted::CutOneTooMany), true, Some(last)) = (planted, bytes > 0, survey.last_frame) {
+            (end, opened.last) = (last, Lsn(opened.last.0 - 1));
         }
-        // The last first: as long as one is left it says what it said.
+        if end < survey.dirty_end {
+            write_full(&*stop.file, end as u64, &vec![0; survey.dirty_end - end])
+                .and_then(|()| uninterrupted(|| stop.file.sync()))
+                .map_err(|error| failed(error, &stop.name))?;
+        }
         for behind in self.files[survey.stop + 1..].iter().rev() {
             let length = behind.file.len().map_err(|error| failed(error, &behind.name))?;
             bytes += if behind.header().is_some() { length } else { 0 };
@@ -392,16 +410,12 @@ impl Opening<'_> {
         if self.files.len() > survey.stop + 1 {
             uninterrupted(|| self.storage.sync_directory("")).map_err(|error| failed(error, "."))?;
         }
-        if bytes > 0 {
-            let zeros = vec![0; survey.dirty_end - end];
-            write_full(&*stop.file, end as u64, &zeros).map_err(|error| failed(error, &stop.name))?;
-            opened.cut = Some(Cut {
-                file: stop.name.clone(),
-                offset: end as u64,
-                bytes,
-                batches: survey.stray_batches,
-            });
-        }
+        opened.cut = (bytes > 0).then(|| Cut {
+            file: stop.name.clone(),
+            offset: end as u64,
+            bytes,
+            batches: survey.stray_batches,
+        });
         for (index, at) in &survey.endless {
             let Candidate { file, name, header, .. } = &self.files[*index];
             let next = self.files[*index + 1].header().expect("it was followed");
@@ -417,8 +431,7 @@ impl Opening<'_> {
         for Candidate { file, name, .. } in &self.files[survey.start..=survey.stop] {
             uninterrupted(|| file.sync()).map_err(|error| failed(error, name))?;
         }
-        let full = stop.header().map_or(0, |header| header.bytes) as usize;
-        Ok(if survey.ended { full } else { end })
+        Ok(end)
     }
 
     /// The segments as the journal keeps them; the last one's frames end at `end`.

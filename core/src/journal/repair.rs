@@ -5,7 +5,7 @@
 //! whole segments are missing, the next one's header says so. After each step the journal is surveyed again.
 
 use super::{
-    JournalId, Lsn, NOTE_BYTES, SEGMENT_HEADER_BYTES,
+    FRAME_HEADER_BYTES, Journal, JournalId, Lsn, NOTE_BYTES, SEGMENT_HEADER_BYTES, Segment,
     format::{self, FrameHeader, FrameKind, SegmentHeader, seal, segment_name},
     make_segment,
     recovery::{Damage, OPERATION, Opening, QUARANTINE, Survey, bad_header, failed},
@@ -14,7 +14,10 @@ use crate::{
     error::Result,
     storage::{File, Open, Storage, uninterrupted, write_full},
 };
-use std::io;
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
 
 impl Opening<'_> {
     /// Repairs until a survey finds no damage.
@@ -22,7 +25,8 @@ impl Opening<'_> {
         loop {
             let survey = self.survey(id, &mut |_, _, _, _| Ok(()))?;
             let Some(damage) = &survey.damage else { return Ok(()) };
-            if repaired.len() >= REPAIRS_MAX {
+            // Each step gets past what it repairs, or it never will.
+            if repaired.len() >= REPAIRS_MAX || repaired.iter().filter(|known| *known == damage).count() > 1 {
                 return Err(damage.error(OPERATION).with("repairs", repaired.len()));
             }
             repaired.push(damage.clone());
@@ -37,7 +41,9 @@ impl Opening<'_> {
         if let Some(index) = bad
             && damage.offset == 0
         {
-            return self.fix_header(id, index, (index > survey.start).then_some(survey.next));
+            // What lies before replay begins only has to keep its place.
+            let needed = survey.started && index > survey.start;
+            return self.fix_header(id, index, needed.then_some(survey.next));
         }
         if !survey.started {
             // What replay would begin with is missing.
@@ -98,7 +104,7 @@ impl Opening<'_> {
         self.quarantine(&name, 0, &bytes[..SEGMENT_HEADER_BYTES + at])?;
         let after = Lsn(next.unwrap_or(lsn).0 - 1);
         let first = if at == 0 { lsn } else { after.next() };
-        let size = bytes.len() as u32;
+        let size = (bytes.len() as u32).max(SEGMENT_BYTES_MIN).next_multiple_of(8);
         let header =
             SegmentHeader { journal: id, segment: number, bytes: size, after, first, flushed: Lsn(0) };
         let file = &*self.files[index].file;
@@ -119,8 +125,7 @@ impl Opening<'_> {
     /// An empty last segment that follows everything that is known to have been.
     fn add_segment(&mut self, id: JournalId, survey: &Survey) -> Result<()> {
         let number = self.files.last().map_or(0, |file| file.number) + 1;
-        let bytes =
-            self.files.iter().find_map(|file| file.header()).map_or(SEGMENT_BYTES, |header| header.bytes);
+        let bytes = self.segment_bytes;
         let name = segment_name(number);
         let file = make_segment(self.storage, &name, bytes).map_err(|error| failed(error, &name))?;
         let (after, first) = (Lsn(survey.next.0 - 1), survey.flushed.max(self.expected.from).next());
@@ -145,6 +150,34 @@ impl Opening<'_> {
     }
 }
 
+impl Journal {
+    /// Lets an empty segment stand where one is missing that something is still kept of: it is gone, and known to be.
+    ///
+    /// # Errors
+    /// `Io`, `StorageFull`: the storage failed.
+    pub fn stand_in(&self, number: u32) -> Result<()> {
+        let mut segments = self.segments.write();
+        let Some(after) = segments.range(number..).next().map(|(_, next)| next.after) else { return Ok(()) };
+        let (name, bytes) = (segment_name(number), (SEGMENT_HEADER_BYTES + NOTE_BYTES) as u32);
+        let file = make_segment(&*self.storage, &name, bytes).map_err(|error| failed(error, &name))?;
+        let header = SegmentHeader {
+            journal: self.id,
+            segment: number,
+            bytes,
+            after,
+            first: after.next(),
+            flushed: Lsn(0),
+        };
+        let mut end = vec![0; FRAME_HEADER_BYTES];
+        seal(&mut end, self.id, &FrameHeader { kind: FrameKind::End, lsn: after, flushed: Lsn(0), time: 0 });
+        write(&*file, &name, 0, &[&header.encode()[..], &end].concat())?;
+        let segment = Segment::new(&header, file, bytes);
+        segment.last.store(after.0, Ordering::Release);
+        segments.insert(number, Arc::new(segment));
+        Ok(())
+    }
+}
+
 /// Moves a whole file into quarantine.
 ///
 /// # Errors
@@ -159,7 +192,7 @@ pub fn set_aside(storage: &dyn Storage, name: &str) -> Result<()> {
 }
 
 /// A new file in quarantine, under this name or one like it.
-fn fresh(storage: &dyn Storage, name: &str) -> io::Result<(std::sync::Arc<dyn File>, String)> {
+fn fresh(storage: &dyn Storage, name: &str) -> io::Result<(Arc<dyn File>, String)> {
     uninterrupted(|| storage.make_directory(QUARANTINE))?;
     let mut target = format!("{QUARANTINE}/{name}");
     let mut attempt = 0;
@@ -193,6 +226,6 @@ fn hole(id: JournalId, size: usize, lsn: Lsn) -> Vec<u8> {
 }
 
 /// Damage in more places is not repaired piece by piece.
-const REPAIRS_MAX: usize = 10_000;
-/// The size of a segment where no other says.
-const SEGMENT_BYTES: u32 = 64 << 20;
+const REPAIRS_MAX: usize = 1000;
+/// What a segment takes at least.
+const SEGMENT_BYTES_MIN: u32 = 1024;

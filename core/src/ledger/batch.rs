@@ -1,13 +1,15 @@
 //! A batch of entries, built in the very bytes that are written.
 //!
-//!     offset size  entry          (little-endian; begins at a multiple of 8 of its frame)
-//!          0    4  bytes          of what it carries
-//!          4    4  crc32c         of everything after this field
-//!          8    4  owner
-//!         12    1  kind
-//!         13    1  flags          bit 0: kept
-//!         14    2  zero
-//!         16       what it carries
+//! ```text
+//! offset size  entry          (little-endian; begins at a multiple of 8 of its frame)
+//!      0    4  bytes          of what it carries
+//!      4    4  crc32c         of everything after this field
+//!      8    4  owner
+//!     12    1  kind
+//!     13    1  flags          bit 0: kept
+//!     14    2  zero
+//!     16       what it carries
+//! ```
 
 use super::{Entry, Owner};
 use crate::{
@@ -93,6 +95,12 @@ impl Batch {
         let crc = crc32c::crc32c(&self.frame[start + 8..]);
         self.frame[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
         self.starts.push(start.min(u32::MAX as usize) as u32);
+    }
+
+    /// The bytes it is built in: room for a frame's header, then the entries.
+    #[doc(hidden)]
+    pub fn into_frame(self) -> Vec<u8> {
+        self.frame
     }
 
     /// The frame as it is to be written, with room for its header.

@@ -229,18 +229,24 @@ impl Ledger {
         let (journal, opened) = Journal::open(&storage, journal_config, expected, &mut visit)?;
         (recovery.checkpoint, recovery.last, recovery.cut) = (expected.from, opened.last, opened.cut);
         recovery.damages.extend(opened.repaired);
-        let mut missing = None;
+        let mut missing = Vec::new();
         fold.kept(&mut |place| {
             if !journal.keep(place.segment(), u64::from(place.bytes_max())) {
-                missing.get_or_insert(place);
+                missing.push(place);
             }
         });
-        if let Some(place) = missing
-            && !config.repair
-        {
-            let error = Error::new(ErrorKind::Corrupt, "ledger.open").with("what", "a missing segment");
+        for place in missing {
             let file = crate::journal::format::segment_name(place.segment());
-            return Err(error.with("file", file).with("offset", place.offset()));
+            let what = "a segment is missing that is still referred to".to_owned();
+            let damage = Damage { file, offset: u64::from(place.offset()), what };
+            if !config.repair {
+                return Err(damage.error("ledger.open"));
+            }
+            if !journal.keep(place.segment(), u64::from(place.bytes_max())) {
+                journal.stand_in(place.segment())?;
+                journal.keep(place.segment(), u64::from(place.bytes_max()));
+                recovery.damages.push(damage);
+            }
         }
         let shared = Shared {
             storage,

@@ -82,6 +82,8 @@ pub struct State {
     pub last: Lsn,
     /// The first entry that was replayed.
     pub replayed_from: Option<Lsn>,
+    /// Batches that repair left out.
+    pub gaps: Vec<Lsn>,
 }
 
 impl Fold for State {
@@ -100,7 +102,10 @@ impl Fold for State {
         assert_eq!(entry.owner, OWNER);
         match self.replayed_from {
             None => self.replayed_from = Some(lsn),
-            Some(_) => assert!(lsn == self.last || lsn == self.last.next(), "{lsn} after {}", self.last),
+            Some(_) => {
+                assert!(lsn >= self.last, "{lsn} after {}", self.last);
+                self.gaps.extend((self.last.0 + 1..lsn.0).map(Lsn));
+            }
         }
         self.last = lsn;
         let key = u64::from_le_bytes(entry.bytes[..8].try_into().unwrap());
@@ -133,6 +138,8 @@ struct Inner {
     state: State,
     batch: Batch,
     history: History,
+    /// Told before each batch is written, with its first change; none for what cleaning moves.
+    intend: Box<dyn FnMut(Lsn, Option<Change>) + Send>,
 }
 
 pub fn config(segment_bytes: u32, planted: Option<Planted>) -> LedgerConfig {
@@ -152,22 +159,29 @@ impl Store {
         let replayed = state.replayed_from.map(|first| (first, state.last));
         let expected =
             (recovery.last > recovery.checkpoint).then(|| (recovery.checkpoint.next(), recovery.last));
-        if replayed != expected {
-            let error = Error::new(ErrorKind::Internal, "store.open");
-            return Err(error
-                .with("replayed", format!("{replayed:?}"))
-                .with("expected", format!("{expected:?}")));
+        if config.repair {
+            // What is missing before the first and after the last that is there.
+            let (first, last) = replayed.unwrap_or((recovery.last.next(), recovery.checkpoint));
+            state.gaps.extend((recovery.checkpoint.0 + 1..first.0).map(Lsn));
+            state.gaps.extend((last.0 + 1..=recovery.last.0).filter(|_| replayed.is_some()).map(Lsn));
+        } else if replayed != expected || !state.gaps.is_empty() {
+            let error =
+                Error::new(ErrorKind::Internal, "store.open").with("gaps", format!("{:?}", state.gaps));
+            let error = error.with("replayed", format!("{replayed:?}"));
+            return Err(error.with("expected", format!("{expected:?}")));
         }
         state.last = recovery.last;
         let kept = history.get(..recovery.last.0 as usize).unwrap_or(history).to_vec();
-        let inner = Inner { state, batch: Batch::new(), history: kept };
+        let intend = Box::new(|_: Lsn, _: Option<Change>| ());
+        let inner = Inner { state, batch: Batch::new(), history: kept, intend };
         Ok((Self { ledger, inner: Mutex::new(inner) }, recovery))
     }
 
     /// Writes one batch and applies it, as one step.
     pub fn write(&self, changes: &[Change]) -> Result<Lsn> {
         let mut inner = self.inner.lock().unwrap();
-        let Inner { state, batch, history } = &mut *inner;
+        let Inner { state, batch, history, intend } = &mut *inner;
+        intend(state.last.next(), changes.first().copied());
         batch.clear();
         for change in changes {
             match *change {
@@ -207,9 +221,10 @@ impl Store {
         })?;
         for (place, _, bytes) in moved {
             let mut inner = self.inner.lock().unwrap();
-            let Inner { state, batch, history } = &mut *inner;
+            let Inner { state, batch, history, intend } = &mut *inner;
             let key = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             let Some(slot) = state.slots.get_mut(&key).filter(|slot| slot.place == place) else { continue };
+            intend(state.last.next(), None);
             batch.clear();
             batch.push_kept(OWNER, MOVE, &[&bytes]);
             let written = self.ledger.write(batch)?;
@@ -249,6 +264,25 @@ impl Store {
         let reached = self.ledger.sync(lsn, Durability::Fsync)?;
         assert!(reached == Durability::Fsync || reached == Durability::Memory);
         Ok(())
+    }
+
+    /// Has every batch told before it is written.
+    pub fn on_intent(&self, intend: impl FnMut(Lsn, Option<Change>) + Send + 'static) {
+        self.inner.lock().unwrap().intend = Box::new(intend);
+    }
+
+    /// Batches that repair left out.
+    pub fn gaps(&self) -> Vec<Lsn> {
+        self.inner.lock().unwrap().state.gaps.clone()
+    }
+
+    /// What is held, whether it can be read or not.
+    pub fn held(&self) -> Held {
+        self.inner.lock().unwrap().state.slots.iter().map(|(key, slot)| (*key, slot.value)).collect()
+    }
+
+    pub fn slots(&self) -> Vec<Slot> {
+        self.inner.lock().unwrap().state.slots.values().copied().collect()
     }
 
     pub fn history(&self) -> History {
