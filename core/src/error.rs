@@ -219,6 +219,9 @@ kinds! {
     StorageFull = 29, "STORAGE_FULL", true, "the disk has no room left", "Nothing was written: free disk space, then retry.";
     Corrupt = 30, "CORRUPT", false, "stored data is damaged", "See `file` and `offset`; open with repair to move the damage into quarantine.";
     Frozen = 31, "FROZEN", false, "a write or flush failed, so nothing more is written", "Open the directory again once the disk is sound; reads go on.";
+    LeaseLost = 32, "LEASE_LOST", false, "the job is not this worker's any more", "Stop working on it: it is done, or another worker has it.";
+    Conflict = 33, "CONFLICT", false, "it is there already, and differs", "The message names what differs: change one of the two.";
+    Draining = 34, "DRAINING", true, "the queue is being drained and takes nothing new", "Retry once it is resumed.";
 }
 
 #[cfg(test)]
