@@ -37,6 +37,8 @@ pub mod name;
 #[doc(hidden)]
 #[cfg(not(loom))]
 pub mod os;
+#[cfg(not(loom))]
+pub mod queue;
 #[doc(hidden)]
 #[cfg(not(loom))]
 pub mod rpc;

@@ -1,0 +1,1210 @@
+//! Queues of jobs: durable work, handed to one worker at a time, until somebody says that it is done.
+//!
+//! [`Queues`] is the handle: it locks, plans, writes, applies, and says whom to wake. What may happen to a job is
+//! decided in [`state`](QueueState) alone, which knows no file, clock or thread; time comes in with each call.
+//!
+//! - Nothing is seen before it is written: the lock is held over planning, the ledger's write and applying. A write
+//!   that fails changes nothing. Waiting for the disk is the caller's, outside the lock: [`Outcome::lsn`].
+//! - There is one lock for all queues. The ledger takes one write at a time anyway, and that is most of the work;
+//!   and what spans queues (a dead job that moves to another one, a worker whose process ends) is one batch without
+//!   an order of locks to get wrong.
+//! - Payloads are not kept in memory: a job knows the place of its entry. What was enqueued lately is, within bounds.
+//! - Nobody is woken from here: a worker who finds nothing leaves a number under the very lock under which he
+//!   looked, and [`Outcome::wakes`] gives it back when there may be work.
+#![forbid(unsafe_code)]
+
+mod acked;
+mod change;
+mod content;
+pub mod cron;
+pub mod entry;
+mod fold;
+mod groups;
+mod job;
+mod keys;
+mod options;
+mod order;
+mod slab;
+mod state;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use acked::ACK_REMEMBERED;
+pub use change::{Body, Cause, Change, Changes, Extra, FailureRef, Fate, New, Now, Own, Start, Target};
+pub use content::Content;
+pub use cron::{Misfire, Overlap, Schedule};
+pub use fold::QueuesFold;
+pub use job::{Enqueued, Failure, JobId, JobInfo, JobState, QueueStats, Token, Totals, WorkerId};
+pub use options::{
+    ATTEMPTS_MAX, BACKOFF_LIST_MAX, Backoff, CONTENT_TYPE_BYTES_MAX, ENQUEUE_COUNT_MAX, EnqueueOptions,
+    GroupLimits, HEADER_BYTES_MAX, HEADER_COUNT_MAX, KEY_BYTES_MAX, Keep, LEASE_MAX, LEASE_MIN, OnConflict,
+    PAYLOAD_BYTES_LIMIT, PROGRESS_BYTES_MAX, QueueConfig, RESERVE_COUNT_MAX, RESULT_TTL_DEFAULT, Rate,
+    ReserveOptions, Retention, Scope, TIME_MAX, Unique, WEIGHT_COUNT_MAX, WEIGHT_MAX,
+};
+pub use state::{Cancelled, Cursor, Delivery, Effects, Event, EventKind, Listed, Nack, NewJob, QueueState};
+pub use time::Times;
+
+use crate::{
+    clock::Moment,
+    error::{Error, ErrorKind, Result},
+    ledger::{Batch, Checkpoint, Durability, Entry, Ledger, Lsn, Owner, Place},
+    name::Name,
+};
+use content::Recent;
+use hashbrown::HashMap;
+use job::IdSource;
+use parking_lot::Mutex;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+use time::Line;
+
+/// A queue, once it was found by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(u32);
+
+impl QueueId {
+    /// As a number, to be sent.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// From a number. Of a queue that is not there calls say so.
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+/// A worker who waits, by a number that the mesh gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaiterId(pub u64);
+
+/// What a call gives, and what is to be done now that the lock is free.
+#[derive(Debug)]
+#[must_use = "it says what is to be flushed and who is to be woken"]
+pub struct Outcome<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The batch to wait for before the caller hears of it; [`Lsn::NONE`] if nothing was written.
+    pub lsn: Lsn,
+    /// How far it is to get, by the queue's settings; `Os` where several queues are concerned.
+    pub durability: Durability,
+    /// When [`Queues::tick`] is to be called, on the boot-time clock, if that is sooner than it was told before.
+    pub due: Option<Moment>,
+    /// Who waits for work and may find some. Each was taken off the list.
+    pub wakes: Vec<WaiterId>,
+    /// Leases that are to be given back: tell their workers.
+    pub asked: Vec<(QueueId, WorkerId, Token)>,
+    /// What happened, if [`Queues::watch`] was told that somebody listens.
+    pub events: Vec<QueueEvent>,
+}
+
+impl<T> Outcome<T> {
+    fn new(value: T) -> Self {
+        Self {
+            value,
+            lsn: Lsn::NONE,
+            durability: Durability::Os,
+            due: None,
+            wakes: Vec::new(),
+            asked: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn map<U>(self, to: impl FnOnce(T) -> U) -> Outcome<U> {
+        let Self { value, lsn, durability, due, wakes, asked, events } = self;
+        Outcome { value: to(value), lsn, durability, due, wakes, asked, events }
+    }
+
+    /// Adds what is to be done after `other`, later, too.
+    fn absorb<U>(&mut self, other: Outcome<U>) -> U {
+        self.lsn = self.lsn.max(other.lsn);
+        self.due = [self.due, other.due].into_iter().flatten().min();
+        self.wakes.extend(other.wakes);
+        self.asked.extend(other.asked);
+        self.events.extend(other.events);
+        other.value
+    }
+}
+
+/// Something that happened to a job; it is published as `$queue.<queue>.<event>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueEvent {
+    /// The queue's name.
+    pub queue: Arc<str>,
+    /// What happened, to which job.
+    pub event: Event,
+}
+
+impl QueueEvent {
+    /// Where it is published.
+    pub fn subject(&self) -> String {
+        format!("$queue.{}.{}", self.queue, self.event.kind.name())
+    }
+}
+
+/// A job as a worker gets it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its queue.
+    pub queue: QueueId,
+    /// What proves that the job is the worker's.
+    pub token: Token,
+    /// Attempts it may have; `token.attempt` is this one.
+    pub max_attempts: u16,
+    /// 0 to 255.
+    pub priority: u8,
+    /// How often it was redriven.
+    pub redrives: u32,
+    /// Its group.
+    pub group: Option<String>,
+    /// How long the worker has it before it must extend.
+    pub lease: Duration,
+    /// How long it can have it, however often it extends.
+    pub deadline: Option<Duration>,
+    /// Content type, headers and payload.
+    pub content: Content,
+}
+
+/// All queues of a mesh. Any thread may call it.
+pub struct Queues {
+    ledger: Ledger,
+    inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queues").field("count", &self.inner.lock().queues.len()).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    queues: Vec<Queue>,
+    names: HashMap<Arc<str>, QueueId>,
+    line: Line,
+    /// The last batch that was applied.
+    last: Lsn,
+    ids: IdSource,
+    recent: Recent,
+    /// When the mesh knows that it is to call `tick`.
+    due: Moment,
+    seed: u64,
+    batch: Batch,
+    buffer: Vec<u8>,
+    effects: Effects,
+}
+
+struct Queue {
+    name: Arc<str>,
+    owner: Owner,
+    state: QueueState,
+    waiters: VecDeque<WaiterId>,
+}
+
+impl Queues {
+    /// Makes whole what was read back: leases of the host before are void, and that is written.
+    ///
+    /// `seed` is any number that cannot be guessed; `recent_bytes` is what may be kept in memory of content that was
+    /// written lately.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`].
+    pub fn open(
+        fold: QueuesFold,
+        ledger: Ledger,
+        times: Times,
+        seed: u64,
+        recent_bytes: usize,
+    ) -> Result<(Self, Outcome<()>)> {
+        let mut line = Line::new(times, fold.last_seen());
+        let now = line.now(times);
+        let mut queues = Vec::new();
+        let mut names = HashMap::new();
+        for (owner, (name, mut state)) in fold.queues {
+            state.recovered(now.at);
+            names.insert(Arc::clone(&name), QueueId(queues.len() as u32));
+            queues.push(Queue { name, owner: Owner(owner), state, waiters: VecDeque::new() });
+        }
+        let inner = Inner {
+            queues,
+            names,
+            line,
+            last: fold.last,
+            ids: IdSource::new(seed),
+            recent: Recent::new(recent_bytes),
+            due: Moment::NEVER,
+            seed,
+            batch: Batch::new(),
+            buffer: Vec::new(),
+            effects: Effects::default(),
+        };
+        let queues = Self { ledger, inner: Mutex::new(inner) };
+        let mut outcome = Outcome::new(());
+        for id in queues.ids() {
+            loop {
+                let part =
+                    queues.change(times, id, |state, now, changes| Ok(state.restart(now, SLICE, changes)))?;
+                if outcome.absorb(part) < SLICE {
+                    break;
+                }
+            }
+        }
+        Ok((queues, outcome))
+    }
+
+    /// Makes sure that a queue is there. Whether it was made, and its id.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Conflict`]: it is there with other settings; names the first field that differs, and both values.
+    /// - [`ErrorKind::InvalidArgument`]: the settings are not valid, or it would be its own dead-letter queue.
+    /// - Those of [`Ledger::write`].
+    pub fn declare(
+        &self,
+        times: Times,
+        name: &Name,
+        config: &QueueConfig,
+    ) -> Result<Outcome<(QueueId, bool)>> {
+        const OPERATION: &str = "queue.declare";
+        check_config(name, config, OPERATION)?;
+        let mut inner = self.inner.lock();
+        let now = inner.line.now(times);
+        if let Some(&id) = inner.names.get(name.as_str()) {
+            if let Some((field, is, wanted)) = inner.queue(id).state.config().difference(config) {
+                let error = Error::new(ErrorKind::Conflict, OPERATION).with("queue", name);
+                return Err(error.with("field", field).with("is", is).with("wanted", wanted));
+            }
+            return Ok(Outcome::new((id, false)));
+        }
+        let last = inner.queues.last().map_or(fold::CLOCK_OWNER.0, |queue| queue.owner.0);
+        let owner = Owner(last + 1);
+        let id = QueueId(inner.queues.len() as u32);
+        let shared: Arc<str> = name.as_str().into();
+        let seed = JobId(u128::from(inner.seed)).mix(u64::from(owner.0));
+        // There before its entry is written, so that it can be written like any other; gone again if it cannot.
+        let state = QueueState::new(config.clone(), seed);
+        let secret = state.secret();
+        inner.queues.push(Queue { name: Arc::clone(&shared), owner, state, waiters: VecDeque::new() });
+        let change = Change::Declare { name: name.as_str().into(), config: Cow::Borrowed(config), secret };
+        match self.commit(&mut inner, now, &[(id, &change)]) {
+            Ok(outcome) => {
+                inner.names.insert(shared, id);
+                Ok(outcome.map(|()| (id, true)))
+            }
+            Err(error) => {
+                inner.queues.pop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a queue other settings. They hold for jobs that are there too, from now on.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`]: the settings are not valid.
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    /// - Those of [`Ledger::write`].
+    pub fn configure(&self, times: Times, queue: QueueId, config: &QueueConfig) -> Result<Outcome<()>> {
+        const OPERATION: &str = "queue.configure";
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, OPERATION)?;
+        let name = Arc::clone(&inner.queue(queue).name);
+        check_config(&Name::parse(&name)?, config, OPERATION)?;
+        let secret = inner.queue(queue).state.secret();
+        let change = Change::Declare { name: (&*name).into(), config: Cow::Borrowed(config), secret };
+        self.commit(&mut inner, now, &[(queue, &change)])
+    }
+
+    /// The queue of this name.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is none.
+    pub fn find(&self, name: &str) -> Result<QueueId> {
+        let found = self.inner.lock().names.get(name).copied();
+        found.ok_or_else(|| {
+            let shown: String = name.chars().take(64).collect();
+            Error::new(ErrorKind::NotFound, "queue.find").with("queue", format_args!("{shown:?}"))
+        })
+    }
+
+    /// All queues, by name.
+    pub fn names(&self) -> BTreeMap<Arc<str>, QueueId> {
+        self.inner.lock().names.iter().map(|(name, id)| (Arc::clone(name), *id)).collect()
+    }
+
+    fn ids(&self) -> impl Iterator<Item = QueueId> + use<> {
+        (0..self.inner.lock().queues.len() as u32).map(QueueId)
+    }
+
+    /// The settings of a queue.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    pub fn config(&self, queue: QueueId) -> Result<QueueConfig> {
+        let inner = self.inner.lock();
+        inner.check(queue, "queue.config")?;
+        Ok(inner.queue(queue).state.config().clone())
+    }
+
+    /// Whether somebody listens for events: while nobody does, they cost nothing.
+    pub fn watch(&self, watched: bool) {
+        self.inner.lock().effects.watched = watched;
+    }
+
+    /// Enqueues a job.
+    ///
+    /// # Errors
+    /// As for [`Queues::enqueue_many`].
+    pub fn enqueue(
+        &self,
+        times: Times,
+        queue: QueueId,
+        payload: &[u8],
+        options: &EnqueueOptions,
+    ) -> Result<Outcome<Enqueued>> {
+        let outcome = self.enqueue_many(times, queue, &[(payload, options)])?;
+        Ok(outcome.map(|all| all[0]))
+    }
+
+    /// Enqueues several jobs in one write: all or none.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`], [`ErrorKind::TooLarge`]: a job breaks a limit; names it and the value.
+    /// - [`ErrorKind::Full`]: `max_length` is reached. Nothing was enqueued.
+    /// - [`ErrorKind::Draining`]: the queue takes nothing new.
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    /// - Those of [`Ledger::write`].
+    pub fn enqueue_many(
+        &self,
+        times: Times,
+        queue: QueueId,
+        jobs: &[(&[u8], &EnqueueOptions)],
+    ) -> Result<Outcome<Vec<Enqueued>>> {
+        options::Check("queue.enqueue").bytes("job_count", jobs.len(), ENQUEUE_COUNT_MAX)?;
+        for (_, options) in jobs {
+            options.validate()?;
+        }
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.enqueue")?;
+        let ids = &mut inner.ids;
+        let new: Vec<NewJob<'_>> = jobs
+            .iter()
+            .map(|(payload, options)| NewJob {
+                id: options.id.unwrap_or_else(|| ids.next(times.wall)),
+                options,
+                body: Body { head: entry::encode_head(options).into(), payload },
+            })
+            .collect();
+        let (mut changes, mut outcomes) = (Changes::new(), Vec::with_capacity(jobs.len()));
+        inner.queue(queue).state.enqueue(now, &new, &mut changes, &mut outcomes)?;
+        let duplicates = outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome, Enqueued::Existing(_) | Enqueued::Extended(_)));
+        let duplicates = duplicates.count() as u64;
+        let outcome = self.commit_changes(&mut inner, now, queue, &changes)?;
+        inner.queue_mut(queue).state.count_duplicates(duplicates);
+        Ok(outcome.map(|()| outcomes))
+    }
+
+    /// Hands out up to `most` jobs (1 to [`RESERVE_COUNT_MAX`]); the attempt is written before the worker has them.
+    ///
+    /// If there is none and `waiter` is given, that number is put on the queue's list, under the same lock, and
+    /// comes back in [`Outcome::wakes`] when there may be one. It then has to ask again: another may have been
+    /// quicker.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`], [`ErrorKind::TooLarge`]: the lease or the count is out of bounds.
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    /// - Those of [`Ledger::write`].
+    pub fn reserve(
+        &self,
+        times: Times,
+        queue: QueueId,
+        worker: WorkerId,
+        options: ReserveOptions,
+        most: usize,
+        waiter: Option<WaiterId>,
+    ) -> Result<Outcome<Vec<Job>>> {
+        options.validate()?;
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.reserve")?;
+        let mut changes = Changes::new();
+        let given = inner.queue(queue).state.reserve(now, worker, options, most, &mut changes)?;
+        if given == 0 {
+            if let Some(waiter) = waiter {
+                inner.queue_mut(queue).waiters.push_back(waiter);
+            }
+            return Ok(Outcome::new(Vec::new()));
+        }
+        let mut outcome = self.commit_changes(&mut inner, now, queue, &changes)?;
+        let mut found = Vec::with_capacity(given);
+        let Inner { queues, recent, .. } = &mut *inner;
+        let state = &queues[queue.0 as usize].state;
+        for change in changes.iter() {
+            if let Change::Reserve { job, .. } = change
+                && let Some(delivery) = state.delivery(*job)
+            {
+                let content = recent.get(delivery.place);
+                found.push((delivery, content));
+            }
+        }
+        // Whoever waits may find what this worker left.
+        inner.wake(queue, now, &mut outcome.wakes);
+        drop(inner);
+        let mut jobs = Vec::with_capacity(found.len());
+        for (delivery, content) in found {
+            let content = content.map_or_else(|| self.read(delivery.place), Ok);
+            match content {
+                Ok(content) => jobs.push(job(queue, now, delivery, content)),
+                Err(error) => {
+                    // It cannot be worked on, now or later; what is left of it is kept to be looked at.
+                    let message = format!("its content cannot be read: {error}");
+                    let nack = Nack { message: &message, ..Nack::default() };
+                    let part = self.reject(times, queue, delivery.token, nack)?;
+                    outcome.absorb(part);
+                }
+            }
+        }
+        Ok(outcome.map(|()| jobs))
+    }
+
+    /// Takes a waiter off the list: it gave up. If it was woken already the wake goes to the next.
+    pub fn leave(&self, times: Times, queue: QueueId, waiter: WaiterId) -> Result<Outcome<()>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.reserve")?;
+        let waiters = &mut inner.queue_mut(queue).waiters;
+        let before = waiters.len();
+        waiters.retain(|found| *found != waiter);
+        let mut outcome = Outcome::new(());
+        if waiters.len() == before {
+            inner.wake(queue, now, &mut outcome.wakes);
+        }
+        Ok(outcome)
+    }
+
+    /// Gives a worker more time. How long it has the job now, and whether it is to give it back.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::LeaseLost`]: the job is not the worker's any more; nothing is changed.
+    /// - [`ErrorKind::InvalidArgument`]: `lease` is out of bounds.
+    /// - Those of [`Ledger::write`].
+    pub fn extend(
+        &self,
+        times: Times,
+        queue: QueueId,
+        token: Token,
+        lease: Option<Duration>,
+    ) -> Result<Outcome<(Duration, bool)>> {
+        self.change(times, queue, |state, now, changes| {
+            let until = state.extend(now, token, lease, changes)?;
+            Ok((until.since(now.at), state.is_cancelling(now, token)?))
+        })
+    }
+
+    /// Says that a job is done. The same again, within [`ACK_REMEMBERED`], does nothing and is no error.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::LeaseLost`]: the job is not the worker's any more; nothing is changed.
+    /// - [`ErrorKind::TooLarge`]: the result is over `payload_bytes_max`.
+    /// - Those of [`Ledger::write`].
+    pub fn ack(
+        &self,
+        times: Times,
+        queue: QueueId,
+        token: Token,
+        result: Option<&[u8]>,
+    ) -> Result<Outcome<()>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.ack")?;
+        let mut changes = Changes::new();
+        inner.queue(queue).state.ack(now, token, result, &mut changes)?;
+        self.commit_changes(&mut inner, now, queue, &changes)
+    }
+
+    /// Acks several in one write. What each of them gives, as [`Queues::ack`] would.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::TooLarge`]: more than [`RESERVE_COUNT_MAX`] at once.
+    /// - Those of [`Ledger::write`].
+    pub fn ack_many(
+        &self,
+        times: Times,
+        queue: QueueId,
+        tokens: &[Token],
+    ) -> Result<Outcome<Vec<Result<()>>>> {
+        self.change(times, queue, |state, now, changes| state.ack_many(now, tokens, changes))
+    }
+
+    /// Says that an attempt failed: the job waits for the next, or is dead.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::LeaseLost`]: the job is not the worker's any more; nothing is changed.
+    /// - [`ErrorKind::InvalidArgument`]: the delay is out of bounds.
+    /// - Those of [`Ledger::write`].
+    pub fn nack(&self, times: Times, queue: QueueId, token: Token, nack: Nack<'_>) -> Result<Outcome<()>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.nack")?;
+        let mut changes = Changes::new();
+        inner.queue(queue).state.nack(now, token, nack, &mut changes)?;
+        self.commit_changes(&mut inner, now, queue, &changes)
+    }
+
+    /// Says that no attempt can succeed: the job is dead.
+    ///
+    /// # Errors
+    /// As for [`Queues::nack`].
+    pub fn reject(&self, times: Times, queue: QueueId, token: Token, nack: Nack<'_>) -> Result<Outcome<()>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.reject")?;
+        let mut changes = Changes::new();
+        inner.queue(queue).state.reject(now, token, nack, &mut changes)?;
+        self.commit_changes(&mut inner, now, queue, &changes)
+    }
+
+    /// Gives a job back as if it had not been taken.
+    ///
+    /// # Errors
+    /// As for [`Queues::nack`].
+    pub fn release(&self, times: Times, queue: QueueId, token: Token) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, now, changes| state.release(now, token, changes))
+    }
+
+    /// Puts a job off; the attempt does not count.
+    ///
+    /// # Errors
+    /// As for [`Queues::nack`].
+    pub fn snooze(&self, times: Times, queue: QueueId, token: Token, delay: Duration) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, now, changes| state.snooze(now, token, delay, changes))
+    }
+
+    /// Notes how far a worker has come, in memory; whether it is to give the job back.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::LeaseLost`]: the job is not the worker's any more; nothing is changed.
+    /// - [`ErrorKind::TooLarge`]: more than [`PROGRESS_BYTES_MAX`].
+    pub fn progress(
+        &self,
+        times: Times,
+        queue: QueueId,
+        token: Token,
+        progress: &[u8],
+    ) -> Result<Outcome<bool>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.progress")?;
+        let Inner { queues, effects, .. } = &mut *inner;
+        let found = &mut queues[queue.0 as usize];
+        let job = found.state.progress(now, token, progress)?;
+        let cancelling = found.state.is_cancelling(now, token)?;
+        found.state.note_progress(job, progress, effects);
+        let mut outcome = Outcome::new(cancelling);
+        collect(queue, found, effects, &mut outcome);
+        Ok(outcome)
+    }
+
+    /// Cancels a job: at once if it waits; by asking its worker, and after `cancel_grace` without, if it is leased.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such job.
+    /// - Those of [`Ledger::write`].
+    pub fn cancel(&self, times: Times, queue: QueueId, job: JobId, why: &str) -> Result<Outcome<Cancelled>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.cancel")?;
+        let mut changes = Changes::new();
+        let cancelled = inner.queue(queue).state.cancel(now, job, why, &mut changes)?;
+        Ok(self.commit_changes(&mut inner, now, queue, &changes)?.map(|()| cancelled))
+    }
+
+    /// Makes these finished jobs ready again, as if they were new.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`], [`ErrorKind::InvalidArgument`]: one is not there, or not finished. Nothing is changed.
+    /// - Those of [`Ledger::write`].
+    pub fn redrive(&self, times: Times, queue: QueueId, jobs: &[JobId]) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, now, changes| state.redrive(now, jobs, changes))
+    }
+
+    /// Makes the dead jobs that have been so longest ready again, up to `most` (at most 1000 in one call); how many.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`].
+    pub fn redrive_dead(&self, times: Times, queue: QueueId, most: usize) -> Result<Outcome<usize>> {
+        self.change(times, queue, |state, now, changes| Ok(state.redrive_dead(now, most.min(SLICE), changes)))
+    }
+
+    /// Makes `count` dead jobs ready again, evenly at `rate`; [`Queues::tick`] does it. A count of 0 ends it.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`]: the rate is out of bounds.
+    /// - Those of [`Ledger::write`].
+    pub fn redrive_at(&self, times: Times, queue: QueueId, count: u64, rate: Rate) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, _, changes| state.redrive_at(count, rate, changes))
+    }
+
+    /// Removes jobs in `state`, up to 1000 in one call; how many. Call it until it gives 0.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`]: leased jobs are cancelled, not purged.
+    /// - Those of [`Ledger::write`].
+    pub fn purge(&self, times: Times, queue: QueueId, state: JobState) -> Result<Outcome<usize>> {
+        self.change(times, queue, |found, now, changes| found.purge(now, state, SLICE, changes))
+    }
+
+    /// Removes one job.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such job.
+    /// - [`ErrorKind::InvalidArgument`]: it is leased: cancel it.
+    /// - Those of [`Ledger::write`].
+    pub fn remove(&self, times: Times, queue: QueueId, job: JobId) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, now, changes| state.forget(now, job, changes))
+    }
+
+    /// Hands out nothing until [`Queues::resume`]; leases go on.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`].
+    pub fn pause(&self, times: Times, queue: QueueId) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, _, changes| {
+            let (_, draining) = state.is_paused();
+            state.mode(true, draining, changes);
+            Ok(())
+        })
+    }
+
+    /// Ends pausing and draining.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`].
+    pub fn resume(&self, times: Times, queue: QueueId) -> Result<Outcome<()>> {
+        self.change(times, queue, |state, _, changes| {
+            state.mode(false, false, changes);
+            Ok(())
+        })
+    }
+
+    /// Takes nothing new until [`Queues::resume`]; what is there is worked on. Whether there is nothing left.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`].
+    pub fn drain(&self, times: Times, queue: QueueId) -> Result<Outcome<bool>> {
+        self.change(times, queue, |state, _, changes| {
+            let (paused, _) = state.is_paused();
+            state.mode(paused, true, changes);
+            Ok(state.is_idle())
+        })
+    }
+
+    /// Puts a schedule in the place of the one of its name, if there is one.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`], [`ErrorKind::TooLarge`]: names what is not valid, in an expression the column.
+    /// - Those of [`Ledger::write`].
+    pub fn schedule(&self, times: Times, queue: QueueId, schedule: &Schedule) -> Result<Outcome<()>> {
+        schedule.validate()?;
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.schedule")?;
+        let most = inner.queue(queue).state.config().payload_bytes_max as usize;
+        options::Check("queue.schedule").bytes("payload_bytes", schedule.payload.len(), most)?;
+        let mut changes = Changes::new();
+        inner.queue(queue).state.schedule(now, schedule, &mut changes)?;
+        self.commit_changes(&mut inner, now, queue, &changes)
+    }
+
+    /// Removes a schedule; jobs that it enqueued stay.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is none of this name.
+    /// - Those of [`Ledger::write`].
+    pub fn unschedule(&self, times: Times, queue: QueueId, name: &str) -> Result<Outcome<()>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.unschedule")?;
+        let mut changes = Changes::new();
+        inner.queue(queue).state.unschedule(name, &mut changes)?;
+        self.commit_changes(&mut inner, now, queue, &changes)
+    }
+
+    /// The schedules of a queue, and when each fires next.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    pub fn schedules(&self, queue: QueueId) -> Result<Vec<(Schedule, crate::clock::Timestamp)>> {
+        let inner = self.inner.lock();
+        inner.check(queue, "queue.schedules")?;
+        Ok(inner.queue(queue).state.schedules().map(|(schedule, next)| (schedule.clone(), next)).collect())
+    }
+
+    /// Jobs in `state`, as [`QueueState::list`] orders them.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`]: `most` is not 1 to 1000.
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    pub fn list(
+        &self,
+        times: Times,
+        queue: QueueId,
+        state: JobState,
+        cursor: Option<Cursor>,
+        most: usize,
+    ) -> Result<Listed> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.list")?;
+        inner.queue(queue).state.list(now, state, cursor, most)
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such queue or job.
+    pub fn info(&self, times: Times, queue: QueueId, job: JobId) -> Result<JobInfo> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.get")?;
+        inner.queue(queue).state.info(now, job)
+    }
+
+    /// Content type, headers and payload of a job, read back.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such queue or job, or it has just gone.
+    /// - Those of [`Ledger::read`].
+    pub fn content(&self, queue: QueueId, job: JobId) -> Result<Content> {
+        let inner = self.inner.lock();
+        inner.check(queue, "queue.content")?;
+        let (place, _) = inner.queue(queue).state.places_of(job)?;
+        drop(inner);
+        self.read(place)
+    }
+
+    /// What a job was acked with, if it was acked with something and that is still kept.
+    ///
+    /// # Errors
+    /// As for [`Queues::content`].
+    pub fn result(&self, queue: QueueId, job: JobId) -> Result<Option<Content>> {
+        let inner = self.inner.lock();
+        inner.check(queue, "queue.result")?;
+        let (_, place) = inner.queue(queue).state.places_of(job)?;
+        drop(inner);
+        place.map(|place| self.read(place)).transpose()
+    }
+
+    /// Numbers of a queue.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    pub fn stats(&self, times: Times, queue: QueueId) -> Result<QueueStats> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.stats")?;
+        Ok(inner.queue(queue).state.stats(now))
+    }
+
+    /// Ends all leases of a worker whose process has ended.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`].
+    pub fn worker_gone(&self, times: Times, worker: WorkerId) -> Result<Outcome<()>> {
+        let mut outcome = Outcome::new(());
+        for queue in self.ids() {
+            loop {
+                let part = self.change(times, queue, |state, now, changes| {
+                    Ok(state.worker_gone(now, worker, SLICE, changes))
+                })?;
+                if outcome.absorb(part) < SLICE {
+                    break;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Does what time makes necessary. When to call again at the latest, on the boot-time clock: at once if there
+    /// was more to do than is done in one call.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::write`]; queues that were not yet looked at are looked at when it is called again.
+    pub fn tick(&self, times: Times) -> Result<Outcome<Option<Moment>>> {
+        let mut outcome = Outcome::new(None);
+        let mut next: Option<Moment> = None;
+        // What others do meanwhile is noted from here on.
+        self.inner.lock().due = Moment::NEVER;
+        for queue in self.ids() {
+            let mut inner = self.inner.lock();
+            let now = inner.start(times, queue, "queue.tick")?;
+            let mut changes = Changes::new();
+            inner.queue(queue).state.tick(now, SLICE, &mut changes);
+            let part = self.commit_changes(&mut inner, now, queue, &changes)?;
+            outcome.absorb(part);
+            let fired = self.fire(&mut inner, now, queue)?;
+            outcome.absorb(fired);
+            inner.wake(queue, now, &mut outcome.wakes);
+            let due = inner.queue(queue).state.next_due(now).map(|due| inner.line.boot_of(due));
+            next = [next, due].into_iter().flatten().min();
+        }
+        let mut inner = self.inner.lock();
+        inner.due = inner.due.min(next.unwrap_or(Moment::NEVER));
+        outcome.value = (inner.due != Moment::NEVER).then_some(inner.due);
+        outcome.due = None;
+        Ok(outcome)
+    }
+
+    /// Fires one schedule whose time has come; each time in a write of its own.
+    fn fire(&self, inner: &mut Inner, now: Now, queue: QueueId) -> Result<Outcome<()>> {
+        let mut outcome = Outcome::new(());
+        let Some((name, ticks)) = inner.queue(queue).state.due_schedule(now) else { return Ok(outcome) };
+        for tick in ticks {
+            let state = &inner.queue(queue).state;
+            let Some(schedule) = state.schedule_named(&name).cloned() else { break };
+            let (cancel, fires) = state.fire(&name, tick);
+            let mut changes = Changes::new();
+            if let Some(job) = cancel {
+                state.cancel(now, job, "replaced by the next of its schedule", &mut changes)?;
+            }
+            let options = schedule.options_for(tick.at);
+            let id = schedule.job_id(tick.at);
+            let head = entry::encode_head(&options).into();
+            let new = NewJob { id, options: &options, body: Body { head, payload: &schedule.payload } };
+            // A queue that is full or drained lets the time pass.
+            let mut enqueue = Changes::new();
+            let fires = fires && state.enqueue(now, &[new], &mut enqueue, &mut Vec::new()).is_ok();
+            if !fires {
+                changes = Changes::new();
+                enqueue = Changes::new();
+            }
+            let job = fires.then_some(id);
+            let fired = Change::Fired { name: name.as_str().into(), tick: tick.at, next: tick.next, job };
+            let all: Vec<(QueueId, &Change<'_>)> =
+                changes.iter().chain(enqueue.iter()).chain([&fired]).map(|change| (queue, change)).collect();
+            let part = self.commit(inner, now, &all)?;
+            outcome.absorb(part);
+        }
+        Ok(outcome)
+    }
+
+    /// Plans and commits in one go.
+    fn change<T>(
+        &self,
+        times: Times,
+        queue: QueueId,
+        plan: impl FnOnce(&QueueState, Now, &mut Changes<'_>) -> Result<T>,
+    ) -> Result<Outcome<T>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.change")?;
+        let mut changes = Changes::new();
+        let value = plan(&inner.queue(queue).state, now, &mut changes)?;
+        Ok(self.commit_changes(&mut inner, now, queue, &changes)?.map(|()| value))
+    }
+
+    fn commit_changes(
+        &self,
+        inner: &mut Inner,
+        now: Now,
+        queue: QueueId,
+        changes: &Changes<'_>,
+    ) -> Result<Outcome<()>> {
+        let durability = inner.queue(queue).state.config().durability;
+        let moves = inner.queue(queue).state.config().dead_letter_to.is_some();
+        let outcome = match changes.len() {
+            0 => Ok(Outcome::new(())),
+            1 if !moves => {
+                let one = changes.iter().next().expect("there is one");
+                self.commit(inner, now, &[(queue, one)])
+            }
+            _ if moves && changes.iter().any(|change| QueueState::becomes_dead(change).is_some()) => {
+                self.commit_moving(inner, now, queue, changes)
+            }
+            _ => {
+                let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, change)).collect();
+                self.commit(inner, now, &all)
+            }
+        };
+        outcome.map(|outcome| Outcome { durability, ..outcome })
+    }
+
+    /// Writes changes, and applies them: all of them or, with an error, none.
+    fn commit(&self, inner: &mut Inner, now: Now, all: &[(QueueId, &Change<'_>)]) -> Result<Outcome<()>> {
+        let Inner { queues, line, batch, buffer, effects, recent, due: told, .. } = inner;
+        batch.clear();
+        let clock = usize::from(line.wants_writing(now));
+        if clock > 0 {
+            batch.push(fold::CLOCK_OWNER, entry::CLOCK, &[&entry::encode_clock(now.at, now.wall)]);
+        }
+        for (queue, change) in all {
+            let owner = queues[queue.0 as usize].owner;
+            let encoded = entry::encode(change, buffer);
+            let (before, after) = buffer.split_at(encoded.split);
+            let parts = [before, encoded.head, encoded.content, after];
+            if encoded.kept {
+                batch.push_kept(owner, encoded.kind, &parts);
+            } else {
+                batch.push(owner, encoded.kind, &parts);
+            }
+        }
+        let written = self.ledger.write(batch)?;
+        if clock > 0 {
+            line.was_written(now);
+        }
+        inner.last = written.lsn;
+        let mut outcome = Outcome::new(());
+        outcome.lsn = written.lsn;
+        let mut wake = false;
+        for (index, (queue, change)) in all.iter().enumerate() {
+            let place = written.place(batch, clock + index);
+            let found = &mut queues[queue.0 as usize];
+            found.state.apply(written.lsn, place, change, effects).map_err(|error| {
+                Error::new(ErrorKind::Internal, "queue.commit").with("queue", &found.name).because(error)
+            })?;
+            if let Change::Enqueue(new) = change {
+                recent.put(place, &new.body);
+            }
+            wake |= effects.wake;
+            collect(*queue, found, effects, &mut outcome);
+            let due = found.state.next_due(now).map_or(Moment::NEVER, |due| line.boot_of(due));
+            if due < *told {
+                *told = due;
+                outcome.due = Some(due);
+            }
+        }
+        for place in effects.freed.drain(..) {
+            self.ledger.release(place);
+        }
+        if wake {
+            // Several queues at once are rare; whoever has no work finds nobody to wake.
+            for (index, (queue, _)) in all.iter().enumerate() {
+                if index == 0 || all[index - 1].0 != *queue {
+                    inner.wake(*queue, now, &mut outcome.wakes);
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// As [`Queues::commit`]; jobs that become dead move to the queue that was named for them, if it takes them.
+    fn commit_moving(
+        &self,
+        inner: &mut Inner,
+        now: Now,
+        queue: QueueId,
+        changes: &Changes<'_>,
+    ) -> Result<Outcome<()>> {
+        let from = inner.queue(queue);
+        let target = from.state.config().dead_letter_to.as_ref();
+        let target = target.and_then(|name| inner.names.get(name.as_str()).copied());
+        let Some(target) = target else {
+            let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, change)).collect();
+            return self.commit(inner, now, &all);
+        };
+        // What is to be written is gathered first: it must outlive the changes that refer to it.
+        let mut letters: Vec<Option<Letter>> = Vec::new();
+        for change in changes.iter() {
+            let letter = QueueState::becomes_dead(change).and_then(|job| {
+                let letter = from.state.letter(job, change)?;
+                let content = self.read(letter.0).ok()?;
+                let mut head = content.head().to_vec();
+                if head.is_empty() {
+                    head.push(0);
+                }
+                entry::push_header(&mut head, DEAD_FROM, &from.name);
+                Some(Letter { job, head, content, options: letter.1, failures: letter.2 })
+            });
+            letters.push(letter);
+        }
+        let mut moved: Vec<(QueueId, Cow<'_, Change<'_>>)> = Vec::new();
+        let mut seq = 0;
+        for (change, letter) in changes.iter().zip(&letters) {
+            let enqueue = letter.as_ref().and_then(|letter| {
+                let body = Body { head: Cow::Borrowed(&letter.head), payload: letter.content.payload() };
+                let id = letter.job.id;
+                let new = NewJob { id, options: &letter.options, body };
+                let mut planned = Changes::new();
+                inner.queue(target).state.letter_in(now, &new, seq, &letter.failures, &mut planned).ok()?;
+                planned.into_first()
+            });
+            match (enqueue, letter) {
+                (Some(enqueue), Some(letter)) => {
+                    seq += 1;
+                    let forget = Change::Forget { job: letter.job, at: now.at, moved: true };
+                    moved.push((queue, Cow::Owned(forget)));
+                    moved.push((target, Cow::Owned(enqueue)));
+                }
+                // Full, drained, or one of that id is there: it is dead where it is.
+                _ => moved.push((queue, Cow::Borrowed(change))),
+            }
+        }
+        let all: Vec<(QueueId, &Change<'_>)> =
+            moved.iter().map(|(queue, change)| (*queue, &**change)).collect();
+        self.commit(inner, now, &all)
+    }
+
+    fn read(&self, place: Place) -> Result<Content> {
+        let mut bytes = Vec::new();
+        self.ledger.read(place, &mut bytes)?;
+        Content::read(&bytes)
+    }
+
+    /// Adds the next part of all queues to a checkpoint; whether that was the last.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::image`].
+    pub fn image(&self, times: Times, imaging: &mut Imaging, to: &mut Checkpoint) -> Result<bool> {
+        let mut inner = self.inner.lock();
+        let now = inner.line.now(times);
+        let lsn = inner.last;
+        let mut bytes = std::mem::take(&mut imaging.bytes);
+        bytes.clear();
+        if !imaging.begun {
+            entry::encode_image_of_clock(now.at, now.wall, &mut bytes);
+            to.image(fold::CLOCK_OWNER, lsn, &bytes)?;
+            imaging.begun = true;
+            bytes.clear();
+        }
+        let Some(queue) = inner.queues.get(imaging.queue) else { return Ok(true) };
+        if imaging.slot == 0 {
+            entry::encode_image_of_settings(&queue.name, queue.state.config(), &mut bytes);
+            to.image(queue.owner, lsn, &bytes)?;
+            bytes.clear();
+        }
+        let end = queue.state.slot_count();
+        let until = end.min(imaging.slot.saturating_add(IMAGE_SLOTS));
+        entry::begin_image_of_jobs(&mut bytes);
+        while imaging.slot < until && bytes.len() < IMAGE_BYTES {
+            if let Some(image) = queue.state.image(imaging.slot) {
+                entry::encode_image_of_job(&image, &mut bytes);
+            }
+            imaging.slot += 1;
+        }
+        to.image(queue.owner, lsn, &bytes)?;
+        if imaging.slot >= end {
+            // Last, so that every lease given after it is one of a job that is there.
+            bytes.clear();
+            entry::encode_image_of_queue(&queue.state.image_of_queue(), &mut bytes);
+            to.image(queue.owner, lsn, &bytes)?;
+            imaging.queue += 1;
+            imaging.slot = 0;
+        }
+        imaging.bytes = bytes;
+        Ok(imaging.queue >= inner.queues.len())
+    }
+
+    /// Writes content again whose segment is to go, if a job still refers to it there; whether it did.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Corrupt`]: the entry makes no sense.
+    /// - Those of [`Ledger::write`].
+    pub fn rewrite(&self, times: Times, place: Place, entry: Entry<'_>) -> Result<Outcome<bool>> {
+        let mut inner = self.inner.lock();
+        let now = inner.line.now(times);
+        let index = inner.queues.iter().position(|queue| queue.owner == entry.owner);
+        let Some(index) = index else { return Ok(Outcome::new(false)) };
+        let queue = QueueId(index as u32);
+        let change = entry::decode(entry.kind, entry.bytes)?;
+        let (id, body) = match &change {
+            Change::Enqueue(new) => (new.id, new.body.clone()),
+            Change::Content { id, body } => (*id, body.clone()),
+            Change::Done { job, result: Some(result), .. } => {
+                (job.id, Body { payload: result, ..Body::default() })
+            }
+            Change::Result { id, result } => (*id, Body { payload: result, ..Body::default() }),
+            _ => return Ok(Outcome::new(false)),
+        };
+        let again = match inner.queue(queue).state.places_of(id) {
+            Ok((content, _)) if content == place => Change::Content { id, body },
+            Ok((_, Some(result))) if result == place => Change::Result { id, result: body.payload },
+            _ => return Ok(Outcome::new(false)),
+        };
+        Ok(self.commit(&mut inner, now, &[(queue, &again)])?.map(|()| true))
+    }
+}
+
+/// How far a checkpoint has come.
+#[derive(Debug, Default)]
+pub struct Imaging {
+    begun: bool,
+    queue: usize,
+    slot: u32,
+    bytes: Vec<u8>,
+}
+
+/// A dead job on its way to another queue.
+struct Letter {
+    job: Target,
+    head: Vec<u8>,
+    content: Content,
+    options: EnqueueOptions,
+    failures: Vec<Failure>,
+}
+
+impl Inner {
+    fn queue(&self, id: QueueId) -> &Queue {
+        &self.queues[id.0 as usize]
+    }
+
+    fn queue_mut(&mut self, id: QueueId) -> &mut Queue {
+        &mut self.queues[id.0 as usize]
+    }
+
+    fn check(&self, id: QueueId, operation: &'static str) -> Result<()> {
+        if id.0 as usize >= self.queues.len() {
+            return Err(Error::new(ErrorKind::NotFound, operation).with("queue", id.0));
+        }
+        Ok(())
+    }
+
+    /// Looks at the clocks, and lets a queue do what time alone does.
+    fn start(&mut self, times: Times, queue: QueueId, operation: &'static str) -> Result<Now> {
+        self.check(queue, operation)?;
+        let now = self.line.now(times);
+        let Self { queues, effects, .. } = self;
+        queues[queue.0 as usize].state.advance(now, effects);
+        effects.wake = false;
+        Ok(now)
+    }
+
+    /// As many of those who wait for a queue as may find something.
+    fn wake(&mut self, queue: QueueId, now: Now, wakes: &mut Vec<WaiterId>) {
+        let found = self.queue_mut(queue);
+        if !found.waiters.is_empty() {
+            let count = found.state.available(now).min(found.waiters.len());
+            wakes.extend(found.waiters.drain(..count));
+        }
+    }
+}
+
+/// Hands on what was left to be done.
+fn collect<T>(queue: QueueId, found: &Queue, effects: &mut Effects, outcome: &mut Outcome<T>) {
+    effects.wake = false;
+    if !effects.asked.is_empty() {
+        outcome.asked.extend(effects.asked.drain(..).map(|(worker, token)| (queue, worker, token)));
+    }
+    if !effects.events.is_empty() {
+        let named = |event| QueueEvent { queue: Arc::clone(&found.name), event };
+        outcome.events.extend(effects.events.drain(..).map(named));
+    }
+}
+
+fn job(queue: QueueId, now: Now, delivery: Delivery, content: Content) -> Job {
+    let Delivery { token, max_attempts, priority, redrives, group, until, deadline, .. } = delivery;
+    let deadline = (deadline != Moment::NEVER).then(|| deadline.since(now.at));
+    let lease = until.since(now.at);
+    Job { queue, token, max_attempts, priority, redrives, group, lease, deadline, content }
+}
+
+fn check_config(name: &Name, config: &QueueConfig, operation: &'static str) -> Result<()> {
+    config.validate()?;
+    if config.dead_letter_to.as_ref() == Some(name) {
+        return Err(options::Check(operation).refuse("dead_letter_to", name, "another queue"));
+    }
+    Ok(())
+}
+
+/// The header that says which queue a dead job comes from.
+pub const DEAD_FROM: &str = "flowmesh-dead-from";
+/// Changes planned in one go.
+const SLICE: usize = 1000;
+/// Slots that one part of a checkpoint looks at; the lock is held meanwhile.
+const IMAGE_SLOTS: u32 = 8192;
+/// Bytes of images in one part of a checkpoint, about.
+const IMAGE_BYTES: usize = 1 << 20;
