@@ -11,6 +11,10 @@ use flowmesh::bus::trie::Trie;
 use flowmesh::bus::{Bus, Inbox, SubscriptionKey};
 use flowmesh::clock::{Moment, Timestamp};
 use flowmesh::ledger::{Batch, Durability, Entry, Fold, Ledger, LedgerConfig, Lsn, Owner, Place};
+use flowmesh::queue::{
+    Body, Changes, Effects, EnqueueOptions, JobId, NewJob, Now, QueueConfig, QueueState, Queues, QueuesFold,
+    ReserveOptions, Times, Token, WorkerId,
+};
 use flowmesh::rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits};
 use flowmesh::shm::{
     AttentionMap, AttentionPage, Consumer, Producer, Push, ReaderMap, RegionFd, Ring, WaitingWord, WriterMap,
@@ -278,6 +282,122 @@ fn inbox(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One job through a queue: the state machine alone, then with its entries written to memory.
+fn queue(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("queue");
+    for waiting in [0, 1_000_000] {
+        let mut alone = Alone::new();
+        (0..waiting).for_each(|_| alone.enqueue());
+        group.bench_function(format!("state: enqueue, reserve, ack; {waiting} more wait"), |bencher| {
+            bencher.iter(|| {
+                alone.enqueue();
+                let token = alone.reserve();
+                alone.ack(token);
+            });
+        });
+    }
+    let mut alone = Alone::new();
+    group.bench_function("state: enqueue", |bencher| bencher.iter(|| alone.enqueue()));
+    let (queues, times) = queues();
+    let mail = queues.declare(times, &Name::parse("mail").unwrap(), &QueueConfig::default()).unwrap().value.0;
+    let options = EnqueueOptions::default();
+    group.bench_function("over memory: enqueue, reserve, ack", |bencher| {
+        bencher.iter(|| {
+            let _ = queues.enqueue(times, mail, black_box(&JOB), &options).unwrap();
+            let jobs = queues.reserve(times, mail, WorkerId(1), ReserveOptions::default(), 1, None).unwrap();
+            let _ = queues.ack(times, mail, jobs.value[0].token, None).unwrap();
+        });
+    });
+    let many = vec![(&JOB[..], &options); 100];
+    group.throughput(Throughput::Elements(100));
+    group.bench_function("over memory: the same, 100 at once", |bencher| {
+        bencher.iter(|| {
+            let _ = queues.enqueue_many(times, mail, &many).unwrap();
+            let jobs =
+                queues.reserve(times, mail, WorkerId(1), ReserveOptions::default(), 100, None).unwrap();
+            let tokens: Vec<Token> = jobs.value.iter().map(|job| job.token).collect();
+            let _ = queues.ack_many(times, mail, &tokens).unwrap();
+        });
+    });
+    group.finish();
+}
+
+/// A queue whose changes are written nowhere.
+struct Alone {
+    state: QueueState,
+    now: Now,
+    options: EnqueueOptions,
+    effects: Effects,
+    count: u64,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let state = QueueState::new(QueueConfig::default(), 1);
+        let (options, effects) = (EnqueueOptions::default(), Effects::default());
+        Self { state, now: Now::default(), options, effects, count: 0 }
+    }
+
+    fn apply(&mut self, changes: &Changes<'_>) {
+        self.count += 1;
+        for change in changes.iter() {
+            let place = Place::from_bits(self.count);
+            self.state.apply(Lsn(self.count), place, change, &mut self.effects).unwrap();
+        }
+        self.effects.clear();
+    }
+
+    fn enqueue(&mut self) {
+        self.now.at.0 += 100;
+        self.state.advance(self.now, &mut self.effects);
+        let id =
+            JobId(u128::from(self.count) << 64 | u128::from(self.count.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let options = std::mem::take(&mut self.options);
+        let (mut changes, mut outcomes) = (Changes::new(), Vec::with_capacity(1));
+        let job = NewJob { id, options: &options, body: Body { payload: &JOB, ..Body::default() } };
+        self.state.enqueue(self.now, &[job], &mut changes, &mut outcomes).unwrap();
+        self.apply(&changes);
+        self.options = options;
+    }
+
+    fn reserve(&mut self) -> Token {
+        let mut changes = Changes::new();
+        self.state.advance(self.now, &mut self.effects);
+        self.state.reserve(self.now, WorkerId(1), ReserveOptions::default(), 1, &mut changes).unwrap();
+        self.apply(&changes);
+        let Some(flowmesh::queue::Change::Reserve { job, .. }) = changes.iter().next() else {
+            panic!("none")
+        };
+        self.state.token_of(job.id).unwrap().1
+    }
+
+    fn ack(&mut self, token: Token) {
+        let mut changes = Changes::new();
+        self.state.advance(self.now, &mut self.effects);
+        self.state.ack(self.now, token, None, &mut changes).unwrap();
+        self.apply(&changes);
+    }
+}
+
+fn queues() -> (Queues, Times) {
+    struct Empty;
+    impl Fold for Empty {
+        fn image(&mut self, _: Owner, _: Lsn, _: &[u8]) -> flowmesh::Result<()> {
+            Ok(())
+        }
+        fn entry(&mut self, _: Lsn, _: Place, _: Entry<'_>) -> flowmesh::Result<()> {
+            Ok(())
+        }
+        fn kept(&mut self, _: &mut dyn FnMut(Place)) {}
+    }
+    let storage = Arc::new(MemoryStorage::default());
+    let (ledger, _) = Ledger::open(storage, &LedgerConfig::default(), &mut Empty).unwrap();
+    let times = Times { boot: Moment(1), wall: Timestamp(1_700_000_000_000_000_000) };
+    (Queues::open(QueuesFold::new(1), ledger, times, 1, 1 << 20).unwrap().0, times)
+}
+
+const JOB: [u8; 128] = [7; 128];
+
 fn draft(id: u64) -> Draft<'static> {
     Draft::new(Kind::Event, id, "plant1.line2.cell3.sensor4.reading", &PAYLOAD)
 }
@@ -323,5 +443,5 @@ const NOW: Moment = Moment(1_000_000_000);
 const WALL: Timestamp = Timestamp(1_000_000_000);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-criterion_group!(parts, ring, message, trie, route, rpc, inbox, ledger);
+criterion_group!(parts, ring, message, trie, route, rpc, inbox, ledger, queue);
 criterion_main!(parts);

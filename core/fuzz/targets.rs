@@ -42,6 +42,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("frame", frame),
     ("segment", segment),
     ("checkpoint", checkpoint),
+    ("queue", queue),
 ];
 
 /// One message frame.
@@ -171,6 +172,11 @@ pub(crate) fn patterns(data: &[u8]) {
         assert!(trie.remove(pattern, number));
     }
     assert!(trie.is_empty());
+}
+
+/// An entry of a queue, its kind first; or a part of a checkpoint.
+pub(crate) fn queue(data: &[u8]) {
+    flowmesh::queue::entry::fuzz(data);
 }
 
 fn matches(pattern: &str, subject: &str) -> bool {
