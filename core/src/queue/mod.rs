@@ -962,10 +962,13 @@ impl Queues {
             }
             wake |= effects.wake;
             collect(*queue, found, effects, &mut outcome);
-            let due = found.state.next_due(now).map_or(Moment::NEVER, |due| line.boot_of(due));
-            if due < *told {
-                *told = due;
-                outcome.due = Some(due);
+            // Of a run of changes the last tells when time changes something next.
+            if all.get(index + 1).is_none_or(|(next, _)| next != queue) {
+                let due = found.state.next_due(now).map_or(Moment::NEVER, |due| line.boot_of(due));
+                if due < *told {
+                    *told = due;
+                    outcome.due = Some(due);
+                }
             }
         }
         for place in effects.freed.drain(..) {

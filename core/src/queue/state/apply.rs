@@ -155,13 +155,12 @@ impl QueueState {
             }
             Change::Content { id, ref body } => {
                 let Some(slot) = self.subject(lsn, Target::of(id), "content")? else { return Ok(()) };
+                if body.payload.len() as u32 != self.cells.get(slot).payload_bytes {
+                    return Err(self.misplaced(slot, "other content"));
+                }
                 let cell = self.cells.get_mut(slot);
                 effects.freed.push(Place::from_bits(cell.place));
                 cell.place = place.to_bits();
-                let changed = body.payload.len() as u32 != cell.payload_bytes;
-                if changed {
-                    return Err(self.misplaced(slot, "content"));
-                }
                 Ok(())
             }
             Change::Result { id, .. } => {
