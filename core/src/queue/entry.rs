@@ -9,12 +9,13 @@
 //!        8       head, payload
 //!
 //!   head:     u8 bytes of the content type, content type, then each header: u16 and u32 bytes, name, value
-//!   enqueue:  content, u8 flags, u8 priority, id, u64 at, u64 seq, [u64 due], [u64 wall], [extra]
+//!   enqueue:  content, u8 flags, u8 priority, id, u64 at, u64 seq, and by its flags u64 due, u64 wall,
+//!             extra
 //!             flags: 1 starts later, 2 at a time of day, 4 held by its unique key, 8 extra
 //!   extra:    u16 mask, then what it names: 1 group, 2 unique key, 4 expires, 8 attempts, 16 backoff, 32 lease,
 //!             64 deadline, 128 result ttl, 256 failures
 //!
-//! The others are as [`encode`] writes them. Bytes after what is known belong to newer versions and are passed
+//! The others are as `encode` writes them. Bytes after what is known belong to newer versions and are passed
 //! over; a flag or kind that is not known is refused, as what it says would be lost.
 #![forbid(unsafe_code)]
 
