@@ -70,4 +70,10 @@ pub enum flowmesh_code {
     FLOWMESH_ERR_CORRUPT = -30,
     /// A write or flush failed, so nothing more is written. Open the directory again once the disk is sound; reads go on.
     FLOWMESH_ERR_FROZEN = -31,
+    /// The job is not this worker's any more. Stop working on it: it is done, or another worker has it.
+    FLOWMESH_ERR_LEASE_LOST = -32,
+    /// It is there already, and differs. The message names what differs: change one of the two.
+    FLOWMESH_ERR_CONFLICT = -33,
+    /// The queue is being drained and takes nothing new. Retry once it is resumed.
+    FLOWMESH_ERR_DRAINING = -34,
 }

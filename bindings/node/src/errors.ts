@@ -220,6 +220,27 @@ export const errorKinds = {
     meaning: 'a write or flush failed, so nothing more is written',
     advice: 'Open the directory again once the disk is sound; reads go on.',
   },
+  LEASE_LOST: {
+    kind: 'LeaseLost',
+    number: 32,
+    retryable: false,
+    meaning: 'the job is not this worker\'s any more',
+    advice: 'Stop working on it: it is done, or another worker has it.',
+  },
+  CONFLICT: {
+    kind: 'Conflict',
+    number: 33,
+    retryable: false,
+    meaning: 'it is there already, and differs',
+    advice: 'The message names what differs: change one of the two.',
+  },
+  DRAINING: {
+    kind: 'Draining',
+    number: 34,
+    retryable: true,
+    meaning: 'the queue is being drained and takes nothing new',
+    advice: 'Retry once it is resumed.',
+  },
 } as const
 // kinds: end
 

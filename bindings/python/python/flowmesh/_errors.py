@@ -322,6 +322,33 @@ class FrozenError(FlowMeshError):
     retryable = False
 
 
+class LeaseLostError(FlowMeshError):
+    """The job is not this worker's any more. Stop working on it: it is done, or another worker has it."""
+
+    number = 32
+    kind = "LeaseLost"
+    code = "LEASE_LOST"
+    retryable = False
+
+
+class ConflictError(FlowMeshError):
+    """It is there already, and differs. The message names what differs: change one of the two."""
+
+    number = 33
+    kind = "Conflict"
+    code = "CONFLICT"
+    retryable = False
+
+
+class DrainingError(FlowMeshError):
+    """The queue is being drained and takes nothing new. Retry once it is resumed."""
+
+    number = 34
+    kind = "Draining"
+    code = "DRAINING"
+    retryable = True
+
+
 BY_NUMBER: tuple[type[FlowMeshError], ...] = (
     FlowMeshError,
     InvalidArgumentError,
@@ -355,5 +382,8 @@ BY_NUMBER: tuple[type[FlowMeshError], ...] = (
     StorageFullError,
     CorruptError,
     FrozenError,
+    LeaseLostError,
+    ConflictError,
+    DrainingError,
 )
 # kinds: end
