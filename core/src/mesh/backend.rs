@@ -7,12 +7,15 @@ use super::{
     options::PublishOptions,
     service::ServiceInbox,
     subscription::Inlet,
+    queue::Jobs,
     wait::{Mailbox, Wait},
 };
 use crate::{
     bus::SubscribeOptions,
     error::{Error, Result},
+    ledger::Durability,
     name::{Name, Pattern},
+    queue::{Answered, QueueRequest},
     rpc::ServeOptions,
     stats::{ServiceInfo, Stats},
     wire::Draft,
@@ -56,11 +59,32 @@ pub(super) trait Backend: Send + Sync {
     ) -> Result<Started>;
     fn cancel_call(&self, call: u64);
 
+    /// Asks the queues for something and waits for the answer: a reservation as long as `wait` says, others at most
+    /// [`REQUEST_TIMEOUT`].
+    fn queue_request(
+        &self,
+        request: QueueRequest<'_>,
+        durability: Option<Durability>,
+        wait: &mut Wait<'_>,
+    ) -> Result<Answered>;
+    /// Asks, and does not wait. `timeout` is how long a reservation waits.
+    fn start_queue_request(
+        &self,
+        request: QueueRequest<'_>,
+        durability: Option<Durability>,
+        timeout: Option<Duration>,
+    ) -> Result<Started>;
+    fn cancel_queue_request(&self, call: u64);
+    fn jobs(&self) -> &Jobs;
+
     fn services(&self) -> Result<Vec<ServiceInfo>>;
     fn stats(&self) -> Result<Stats>;
     fn listen_tcp(&self, address: &str, secret: &[u8]) -> Result<SocketAddr>;
     fn close(&self, reason: Error);
 }
+
+/// How long an answer of the queues is waited for, unless jobs are what is waited for.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A call under way: its number and where its result will lie.
 pub(super) type Started = (u64, Arc<Mailbox<CallState>>);

@@ -24,7 +24,7 @@ pub(super) enum CallState {
 }
 
 impl CallState {
-    fn take(&mut self) -> Option<Result<Message>> {
+    pub(super) fn take(&mut self) -> Option<Result<Message>> {
         match self {
             Self::Waiting => None,
             Self::Done(_) => match std::mem::replace(self, Self::Taken) {

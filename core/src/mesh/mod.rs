@@ -10,6 +10,7 @@ mod client;
 mod engine;
 mod host;
 mod options;
+mod queue;
 mod service;
 mod subscription;
 mod wait;
@@ -17,6 +18,7 @@ mod wait;
 pub use crate::shm::WaitStrategy;
 pub use call::PendingCall;
 pub use options::{CallOptions, HandlerError, PublishOptions, Reply};
+pub use queue::{Job, PendingReply, Queue, Receipt, Settle};
 pub use service::{Request, Service};
 pub use subscription::Subscription;
 pub use wait::{ReadySet, Wait};
@@ -26,6 +28,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     name::{self, Name, Pattern},
     os,
+    queue::{Answered, QueueConfig, QueueId, QueueReply, QueueRequest},
     rpc::{Breaker, BreakerOptions, ServeOptions},
     session::{ConnectConfig, connect_tcp, connect_unix},
     stats::{ServiceInfo, Stats},
@@ -660,6 +663,68 @@ impl Mesh {
         let breaker = Arc::new(Mutex::new(Breaker::new(&name, options)));
         breakers.insert(service.to_owned(), Arc::clone(&breaker));
         Ok(Some(breaker))
+    }
+
+    /// Makes sure that there is a queue of this name, and gives it. The first queue of a directory begins its ledger.
+    ///
+    /// # Errors
+    /// - [`Conflict`](ErrorKind::Conflict): it is there with other settings; names the first field that differs, and
+    ///   both values. [`Queue::configure`] changes them.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the name or a setting is not valid; names value and limit.
+    /// - [`StorageFull`](ErrorKind::StorageFull), [`Frozen`](ErrorKind::Frozen), [`Io`](ErrorKind::Io).
+    /// - [`Timeout`](ErrorKind::Timeout), [`Closed`](ErrorKind::Closed), [`Disconnected`](ErrorKind::Disconnected),
+    ///   [`Forked`](ErrorKind::Forked).
+    pub fn declare_queue(&self, name: &str, config: &QueueConfig) -> Result<Queue> {
+        let request = QueueRequest::Declare { name: name.into(), config: Box::new(config.clone()) };
+        self.queue_of(name, request)
+    }
+
+    /// The queue of this name.
+    ///
+    /// # Errors
+    /// - [`NotFound`](ErrorKind::NotFound): nobody declared it.
+    /// - Those of [`declare_queue`](Self::declare_queue) that are not about settings.
+    pub fn queue(&self, name: &str) -> Result<Queue> {
+        self.queue_of(name, QueueRequest::Find { name: name.into() })
+    }
+
+    fn queue_of(&self, name: &str, request: QueueRequest<'_>) -> Result<Queue> {
+        match self.request_queues(request, &mut Wait::forever())?.reply {
+            QueueReply::Queue { id, .. } => Ok(self.queue_with(id, name)),
+            _ => Err(queue::unexpected("mesh.queue")),
+        }
+    }
+
+    /// The names of all queues.
+    ///
+    /// # Errors
+    /// Those of [`queue`](Self::queue).
+    pub fn queues(&self) -> Result<Vec<String>> {
+        match self.request_queues(QueueRequest::Names, &mut Wait::forever())?.reply {
+            QueueReply::Names(names) => Ok(names),
+            _ => Err(queue::unexpected("mesh.queues")),
+        }
+    }
+
+    /// Asks the queues for something that is not one queue's, and waits for the answer.
+    ///
+    /// # Errors
+    /// Those of what is asked.
+    pub fn request_queues(&self, request: QueueRequest<'_>, wait: &mut Wait<'_>) -> Result<Answered> {
+        self.0.backend.queue_request(request, None, wait)
+    }
+
+    /// Asks the queues for something that is not one queue's; the answer is taken later.
+    ///
+    /// # Errors
+    /// Those that are known at once.
+    pub fn start_request_queues(&self, request: QueueRequest<'_>) -> Result<PendingReply> {
+        queue::start(&self.0.backend, request, None, None)
+    }
+
+    /// The handle of a queue whose number is known from a [`QueueReply::Queue`].
+    pub fn queue_with(&self, id: QueueId, name: &str) -> Queue {
+        Queue::new(Arc::clone(&self.0.backend), id, name)
     }
 
     /// Lists the services of the mesh with their instances.

@@ -53,6 +53,21 @@ impl CancelFlag {
             set.push(token);
         }
     }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Queues `token` in `set` when it is cancelled.
+    pub(super) fn watch(&self, set: &ReadySet, token: u64) {
+        let mut watch = self.watch.lock();
+        if self.is_cancelled() {
+            drop(watch);
+            set.push(token);
+        } else {
+            *watch = Some((set.clone(), token));
+        }
+    }
 }
 
 impl ServiceInbox {
@@ -243,18 +258,12 @@ impl Request {
 
     /// Whether nobody waits for the result any more: the caller cancelled, died, or its deadline passed.
     pub fn is_cancelled(&self) -> bool {
-        self.arrived.cancelled.cancelled.load(Ordering::Acquire) || self.remaining().is_zero()
+        self.arrived.cancelled.is_cancelled() || self.remaining().is_zero()
     }
 
     /// Queues `token` in `set` when the caller gives up.
     pub fn watch_cancel(&self, set: &ReadySet, token: u64) {
-        let mut watch = self.arrived.cancelled.watch.lock();
-        if self.arrived.cancelled.cancelled.load(Ordering::Acquire) {
-            drop(watch);
-            set.push(token);
-        } else {
-            *watch = Some((set.clone(), token));
-        }
+        self.arrived.cancelled.watch(set, token);
     }
 
     /// Answers the call.

@@ -32,6 +32,15 @@ impl Content {
         Ok(Self::of(&body))
     }
 
+    /// From what was sent.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`]: the head makes no sense.
+    pub(super) fn of_parts(head: &[u8], payload: &[u8]) -> Result<Self> {
+        entry::decode_head(head)?;
+        Ok(Self::of(&Body { head: head.into(), payload }))
+    }
+
     /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[self.head_bytes as usize..]

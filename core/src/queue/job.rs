@@ -5,6 +5,7 @@ use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
 };
+use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
 /// What names a job in its queue: 128 bits. Those that the mesh chooses are UUIDs of version 7, so they sort by
@@ -16,7 +17,7 @@ use std::{fmt, time::Duration};
 /// assert_eq!(id.to_string(), "01890a5d-ac96-774b-bcce-b302099a8057");
 /// # Ok::<(), flowmesh::Error>(())
 /// ```
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobId(pub u128);
 
 impl JobId {
@@ -109,11 +110,11 @@ fn spread(bits: u128) -> u128 {
 }
 
 /// Who reserves: the number that the mesh gave a worker. When its process dies, its leases end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u64);
 
 /// What a worker shows to prove that the job is still its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token {
     /// The job.
     pub job: JobId,
@@ -188,7 +189,7 @@ impl JobState {
 }
 
 /// What became of one job that was to be enqueued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Enqueued {
     /// It was enqueued.
     New(JobId),
@@ -215,7 +216,7 @@ impl Enqueued {
 }
 
 /// What went wrong in one attempt, or ended a job otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Which attempt; 0 when there was none.
     pub attempt: u16,
@@ -228,7 +229,7 @@ pub struct Failure {
 }
 
 /// What listing and looking tell about a job. Its payload is read apart.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobInfo {
     /// Its id.
     pub id: JobId,
@@ -267,7 +268,7 @@ pub struct JobInfo {
 }
 
 /// Numbers of one queue; taking them costs the same however long it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {
     /// Jobs in each state, as [`JobState::ALL`] orders them.
     pub jobs: [u64; 9],
@@ -295,7 +296,7 @@ impl QueueStats {
 }
 
 /// What happened to jobs since the mesh was opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Jobs enqueued.
     pub enqueued: u64,

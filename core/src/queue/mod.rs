@@ -24,6 +24,7 @@ mod job;
 mod keys;
 mod options;
 mod order;
+mod request;
 mod slab;
 mod state;
 mod time;
@@ -43,6 +44,7 @@ pub use options::{
     PAYLOAD_BYTES_LIMIT, PROGRESS_BYTES_MAX, QueueConfig, RESERVE_COUNT_MAX, RESULT_TTL_DEFAULT, Rate,
     ReserveOptions, Retention, Scope, TIME_MAX, Unique, WEIGHT_COUNT_MAX, WEIGHT_MAX,
 };
+pub use request::{Answered, NewJobRequest, QueueReply, QueueRequest, Refused, Sent};
 pub use state::{Cancelled, Cursor, Delivery, Effects, Event, EventKind, Listed, Nack, NewJob, QueueState};
 pub use time::Times;
 
@@ -66,7 +68,7 @@ use std::{
 use time::Line;
 
 /// A queue, once it was found by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct QueueId(u32);
 
 impl QueueId {
@@ -151,7 +153,7 @@ impl QueueEvent {
 }
 
 /// A job as a worker gets it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Job {
     /// Its queue.
     pub queue: QueueId,

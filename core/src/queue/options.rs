@@ -1,7 +1,7 @@
 //! What a queue, a job and a reservation may be told: plain data, each field with its default and its limits.
 #![forbid(unsafe_code)]
 
-use super::job::JobId;
+use super::{job::JobId, request::few};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -250,7 +250,7 @@ pub enum Backoff {
     /// Always this long.
     Fixed(Duration),
     /// One after the other, the last again and again: 1 to [`BACKOFF_LIST_MAX`] of them.
-    List(Vec<Duration>),
+    List(#[serde(deserialize_with = "few::<_, _, BACKOFF_LIST_MAX>")] Vec<Duration>),
 }
 
 impl Default for Backoff {
@@ -384,6 +384,7 @@ pub struct EnqueueOptions {
     /// Its group: 1 to [`KEY_BYTES_MAX`] bytes. Default: none.
     pub group: Option<String>,
     /// Names and values: at most [`HEADER_COUNT_MAX`], [`HEADER_BYTES_MAX`] in all. Default: none.
+    #[serde(deserialize_with = "few::<_, _, HEADER_COUNT_MAX>")]
     pub headers: Vec<(String, String)>,
     /// How the payload is encoded, up to [`CONTENT_TYPE_BYTES_MAX`]. Default: not said.
     pub content_type: Option<String>,
@@ -590,12 +591,12 @@ mod name_text {
 }
 
 /// A durability as two numbers: which, and how many nanoseconds.
-mod durability_number {
+pub(super) mod durability_number {
     use crate::ledger::Durability;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
     use std::time::Duration;
 
-    pub(super) fn serialize<S: Serializer>(durability: &Durability, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(durability: &Durability, to: S) -> Result<S::Ok, S::Error> {
         let pair: (u8, u64) = match *durability {
             Durability::Memory => (0, 0),
             Durability::Os => (1, 0),
@@ -605,7 +606,7 @@ mod durability_number {
         pair.serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Durability, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Durability, D::Error> {
         match <(u8, u64)>::deserialize(from)? {
             (0, _) => Ok(Durability::Memory),
             (1, _) => Ok(Durability::Os),

@@ -39,7 +39,7 @@ impl Cursor {
 }
 
 /// A part of a listing.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Listed {
     /// The jobs.
     pub jobs: Vec<JobInfo>,

@@ -46,7 +46,7 @@ pub struct Nack<'a> {
 }
 
 /// What became of a job that was to be cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Cancelled {
     /// It is cancelled.
     Now,
