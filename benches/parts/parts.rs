@@ -304,7 +304,9 @@ fn queue(criterion: &mut Criterion) {
     group.bench_function("over memory: enqueue, reserve, ack", |bencher| {
         bencher.iter(|| {
             let _ = queues.enqueue(times, mail, black_box(&JOB), &options).unwrap();
-            let jobs = queues.reserve(times, mail, WorkerId(1), ReserveOptions::default(), 1, None).unwrap();
+            let jobs = queues
+                .reserve(times, mail, WorkerId(1), ReserveOptions::default(), 1, usize::MAX, None)
+                .unwrap();
             let _ = queues.ack(times, mail, jobs.value[0].token, None).unwrap();
         });
     });
@@ -313,8 +315,9 @@ fn queue(criterion: &mut Criterion) {
     group.bench_function("over memory: the same, 100 at once", |bencher| {
         bencher.iter(|| {
             let _ = queues.enqueue_many(times, mail, &many).unwrap();
-            let jobs =
-                queues.reserve(times, mail, WorkerId(1), ReserveOptions::default(), 100, None).unwrap();
+            let jobs = queues
+                .reserve(times, mail, WorkerId(1), ReserveOptions::default(), 100, usize::MAX, None)
+                .unwrap();
             let tokens: Vec<Token> = jobs.value.iter().map(|job| job.token).collect();
             let _ = queues.ack_many(times, mail, &tokens).unwrap();
         });
@@ -363,7 +366,9 @@ impl Alone {
     fn reserve(&mut self) -> Token {
         let mut changes = Changes::new();
         self.state.advance(self.now, &mut self.effects);
-        self.state.reserve(self.now, WorkerId(1), ReserveOptions::default(), 1, &mut changes).unwrap();
+        self.state
+            .reserve(self.now, WorkerId(1), ReserveOptions::default(), 1, usize::MAX, &mut changes)
+            .unwrap();
         self.apply(&changes);
         let Some(flowmesh::queue::Change::Reserve { job, .. }) = changes.iter().next() else {
             panic!("none")

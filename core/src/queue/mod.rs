@@ -414,7 +414,8 @@ impl Queues {
         Ok(outcome.map(|()| outcomes))
     }
 
-    /// Hands out up to `most` jobs (1 to [`RESERVE_COUNT_MAX`]); the attempt is written before the worker has them.
+    /// Hands out up to `most` jobs (1 to [`RESERVE_COUNT_MAX`]) whose payloads have `bytes_max` bytes together, or one
+    /// that has more; the attempt is written before the worker has them.
     ///
     /// If there is none and `waiter` is given, that number is put on the queue's list, under the same lock, and
     /// comes back in [`Outcome::wakes`] when there may be one. It then has to ask again: another may have been
@@ -424,6 +425,7 @@ impl Queues {
     /// - [`ErrorKind::InvalidArgument`], [`ErrorKind::TooLarge`]: the lease or the count is out of bounds.
     /// - [`ErrorKind::NotFound`]: there is no such queue.
     /// - Those of [`Ledger::write`].
+    #[expect(clippy::too_many_arguments, reason = "who asks, for what, and how much of it")]
     pub fn reserve(
         &self,
         times: Times,
@@ -431,13 +433,14 @@ impl Queues {
         worker: WorkerId,
         options: ReserveOptions,
         most: usize,
+        bytes_max: usize,
         waiter: Option<WaiterId>,
     ) -> Result<Outcome<Vec<Job>>> {
         options.validate()?;
         let mut inner = self.inner.lock();
         let now = inner.start(times, queue, "queue.reserve")?;
         let mut changes = Changes::new();
-        let given = inner.queue(queue).state.reserve(now, worker, options, most, &mut changes)?;
+        let given = inner.queue(queue).state.reserve(now, worker, options, most, bytes_max, &mut changes)?;
         if given == 0 {
             if let Some(waiter) = waiter {
                 inner.queue_mut(queue).waiters.push_back(waiter);

@@ -75,7 +75,10 @@ impl Host {
     }
 
     fn reserve(&self, queue: QueueId, most: usize) -> Vec<Job> {
-        self.queues.reserve(self.times, queue, WORKER, ReserveOptions::default(), most, None).unwrap().value
+        self.queues
+            .reserve(self.times, queue, WORKER, ReserveOptions::default(), most, usize::MAX, None)
+            .unwrap()
+            .value
     }
 
     fn count(&self, queue: QueueId, state: JobState) -> u64 {
@@ -100,6 +103,25 @@ fn open(storage: &Arc<dyn Storage>, times: Times, recent_bytes: usize) -> Result
 
 fn plain() -> QueueConfig {
     QueueConfig { backoff: Backoff::Fixed(Duration::ZERO), ..QueueConfig::default() }
+}
+
+#[test]
+fn what_is_handed_out_at_once_is_bounded_by_its_bytes_too() {
+    let mut host = Host::new();
+    let mail = host.declare("mail", &plain());
+    let reserve = |host: &Host, most, bytes_max| -> Vec<usize> {
+        let reserved =
+            host.queues.reserve(host.times, mail, WORKER, ReserveOptions::default(), most, bytes_max, None);
+        reserved.unwrap().value.iter().map(|job| job.content.payload().len()).collect()
+    };
+    for bytes in [5000, 10, 20, 30, 0, 0, 1] {
+        host.enqueue(mail, &vec![7; bytes]);
+    }
+    host.pass(1);
+    assert_eq!(reserve(&host, 10, 100), [5000], "one is handed out however large it is");
+    assert_eq!(reserve(&host, 10, 59), [10, 20], "in order: a smaller one behind it does not go first");
+    assert_eq!(reserve(&host, 10, 30), [30, 0, 0]);
+    assert_eq!(reserve(&host, 10, 0), [1]);
 }
 
 #[test]
@@ -175,7 +197,8 @@ fn a_write_that_fails_changes_nothing() {
     storage.fail(Fault { failure: Failure::Io, at, for_ever: true });
     let options = EnqueueOptions::default();
     assert!(host.queues.enqueue(host.times, mail, b"two", &options).is_err());
-    let reserve = host.queues.reserve(host.times, mail, WORKER, ReserveOptions::default(), 1, None);
+    let reserve =
+        host.queues.reserve(host.times, mail, WORKER, ReserveOptions::default(), 1, usize::MAX, None);
     assert!(reserve.is_err());
     assert!(host.queues.declare(host.times, &Name::parse("other").unwrap(), &plain()).is_err());
     assert_eq!(host.queues.find("other").unwrap_err().kind(), ErrorKind::NotFound);
@@ -188,8 +211,10 @@ fn whoever_waits_is_woken_when_there_is_work_and_no_sooner() {
     let mail = host.declare("mail", &plain());
     let wait = |host: &Host, waiter: u64| {
         let waiter = Some(WaiterId(waiter));
-        let jobs =
-            host.queues.reserve(host.times, mail, WORKER, ReserveOptions::default(), 1, waiter).unwrap();
+        let jobs = host
+            .queues
+            .reserve(host.times, mail, WORKER, ReserveOptions::default(), 1, usize::MAX, waiter)
+            .unwrap();
         assert!(jobs.value.is_empty() && jobs.wakes.is_empty());
     };
     (1..=3).for_each(|waiter| wait(&host, waiter));
@@ -219,7 +244,7 @@ fn a_lease_that_runs_out_wakes_the_next_worker() {
     host.enqueue(mail, b"a");
     let lost = host.reserve(mail, 1).pop().unwrap();
     host.queues
-        .reserve(host.times, mail, WORKER, ReserveOptions::default(), 1, Some(WaiterId(8)))
+        .reserve(host.times, mail, WORKER, ReserveOptions::default(), 1, usize::MAX, Some(WaiterId(8)))
         .unwrap()
         .wakes
         .clear();

@@ -490,6 +490,7 @@ fn take_token(full_at: &mut u64, rate: Rate, now: u64) {
     *full_at = (*full_at).max(now) + ns(rate.per).div_ceil(u64::from(rate.count));
 }
 
+const PAYLOAD: &[u8] = b"payload";
 const GROUPS: u64 = 3;
 const KEYS: u64 = 4;
 const WORKERS: u64 = 3;
@@ -636,7 +637,7 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
             let id = options.id.unwrap_or_else(|| rig.new_id());
             let mut outcomes = Vec::new();
             let job =
-                NewJob { id, options: &options, body: Body { head: Vec::new().into(), payload: b"payload" } };
+                NewJob { id, options: &options, body: Body { head: Vec::new().into(), payload: PAYLOAD } };
             let planned = rig.state.enqueue(now, &[job], &mut changes, &mut outcomes);
             let before = (model.jobs.clone(), model.seq, model.windows.clone(), model.turns.clone());
             let expected = model.enqueue(id, &options);
@@ -660,12 +661,14 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
         10..18 => {
             let (worker, most) = (1 + dice.roll(WORKERS), 1 + dice.roll(4) as usize);
             let lease = dice.one_in(4).then(|| Duration::from_secs(1 + dice.roll(5)));
+            let bytes_max = if dice.one_in(3) { dice.roll(30) as usize } else { usize::MAX };
             let given = rig
                 .state
-                .reserve(now, WorkerId(worker), ReserveOptions { lease }, most, &mut changes)
+                .reserve(now, WorkerId(worker), ReserveOptions { lease }, most, bytes_max, &mut changes)
                 .unwrap();
             let mut expected = Vec::new();
             while expected.len() < most
+                && (expected.is_empty() || (expected.len() + 1) * PAYLOAD.len() <= bytes_max)
                 && let Some(index) = model.next()
             {
                 expected.push(model.lease(index, worker, lease));
@@ -959,7 +962,7 @@ fn compare(rig: &Rig, model: &Model) {
     let now = rig.now;
     let stats = rig.state.stats(now);
     let bytes: usize =
-        model.jobs.iter().filter(|job| !matches!(job.stage, At::Over(_))).count() * b"payload".len();
+        model.jobs.iter().filter(|job| !matches!(job.stage, At::Over(_))).count() * PAYLOAD.len();
     assert_eq!(stats.payload_bytes, bytes as u64);
     assert_eq!((stats.paused, stats.draining), (model.paused, model.draining));
     assert_eq!(stats.redriving, model.redriving.map_or(0, |run| run.0));

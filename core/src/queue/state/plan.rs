@@ -262,7 +262,7 @@ impl QueueState {
         });
     }
 
-    /// Hands out up to `most` jobs; how many.
+    /// Hands out up to `most` jobs whose payloads have `bytes_max` bytes together, or one that has more; how many.
     ///
     /// # Errors
     /// - [`ErrorKind::TooLarge`]: more than [`RESERVE_COUNT_MAX`] at once.
@@ -272,6 +272,7 @@ impl QueueState {
         worker: WorkerId,
         options: ReserveOptions,
         most: usize,
+        bytes_max: usize,
         changes: &mut Changes<'_>,
     ) -> Result<usize> {
         Check("queue.reserve").bytes("job_count", most, RESERVE_COUNT_MAX)?;
@@ -290,7 +291,13 @@ impl QueueState {
             }
             ready
         };
-        let mut given = 0;
+        let (mut given, mut room) = (0, bytes_max);
+        // The order is kept: a job that does not fit is not passed over for a smaller one.
+        let mut fits = |cell: &Cell, given: usize| {
+            let left = room.checked_sub(cell.payload_bytes as usize);
+            room = left.unwrap_or(0);
+            given == 0 || left.is_some()
+        };
         if self.groups.is_alone() {
             for slot in self.orders[Stage::Ready as usize].iter() {
                 let cell = self.cells.get(slot);
@@ -300,7 +307,7 @@ impl QueueState {
                 if self.has_expired(cell, now) {
                     continue;
                 }
-                if !may() {
+                if !fits(cell, given) || !may() {
                     break;
                 }
                 changes.push(self.lease(slot, cell, now, worker, options, given));
@@ -311,10 +318,12 @@ impl QueueState {
         let mut turns = self.turns(now);
         while given < most
             && let Some(slot) = turns.peek()
+            && let cell = self.cells.get(slot)
+            && fits(cell, given)
             && may()
         {
             turns.take(slot);
-            changes.push(self.lease(slot, self.cells.get(slot), now, worker, options, given));
+            changes.push(self.lease(slot, cell, now, worker, options, given));
             given += 1;
         }
         Ok(given)

@@ -193,7 +193,9 @@ impl Rig {
 
     fn reserve(&mut self, most: usize) -> Vec<Token> {
         let mut changes = Changes::new();
-        self.state.reserve(self.now, WorkerId(1), ReserveOptions::default(), most, &mut changes).unwrap();
+        self.state
+            .reserve(self.now, WorkerId(1), ReserveOptions::default(), most, usize::MAX, &mut changes)
+            .unwrap();
         self.commit(&changes);
         let ids = changes.iter().map(|change| match change {
             Change::Reserve { job, .. } => job.id,
@@ -692,7 +694,14 @@ fn payloads_results_and_progress_have_limits() {
     let target = rig.state.progress(rig.now, token, b"50 %").unwrap();
     rig.state.note_progress(target, b"50 %", &mut Effects::default());
     assert_eq!(rig.state.info(rig.now, token.job).unwrap().progress.as_deref(), Some(&b"50 %"[..]));
-    let error = rig.state.reserve(rig.now, WorkerId(1), ReserveOptions::default(), 1001, &mut Changes::new());
+    let error = rig.state.reserve(
+        rig.now,
+        WorkerId(1),
+        ReserveOptions::default(),
+        1001,
+        usize::MAX,
+        &mut Changes::new(),
+    );
     assert_eq!(error.unwrap_err().get("job_count"), Some("1001"));
     let delay = crate::queue::TIME_MAX + second(1);
     let error = rig.change(|state, now, changes| state.snooze(now, token, delay, changes)).unwrap_err();
