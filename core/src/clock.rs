@@ -35,7 +35,9 @@ impl Sub for Moment {
 }
 
 /// Nanoseconds since 1970-01-01 UTC, as messages carry them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Timestamp(pub u64);
 
 /// Where the core reads the time.

@@ -80,6 +80,13 @@ impl Commit {
         }
     }
 
+    /// Something other than a flush is to be done.
+    pub(super) fn poke(&self) {
+        if let Some(wake) = &*self.wake.lock() {
+            wake();
+        }
+    }
+
     pub(super) fn on_due(&self, wake: impl Fn() + Send + Sync + 'static) {
         *self.wake.lock() = Some(Box::new(wake));
     }

@@ -175,7 +175,13 @@ impl Journal {
         self.put(&mut writer, frame, FrameKind::Batch, lsn)?;
         writer.active.kept.fetch_add(kept, Ordering::Relaxed);
         writer.last = lsn;
-        Ok(Appended { lsn, segment: writer.active.number, offset })
+        let (segment, half, end) = (writer.active.number, writer.active.bytes / 2, writer.active.end());
+        drop(writer);
+        if offset <= half && end > half {
+            // The next segment is to be made before it is needed.
+            self.commit.poke();
+        }
+        Ok(Appended { lsn, segment, offset })
     }
 
     /// Says in the journal itself how far it is flushed, so that recovery can tell damage there from a torn tail: in a

@@ -327,6 +327,11 @@ impl Ledger {
         self.shared.journal.release(place.segment(), u64::from(place.bytes_max()));
     }
 
+    /// The last batch that was written.
+    pub fn last(&self) -> Lsn {
+        self.shared.journal.last()
+    }
+
     /// Why nothing is written any more, if so.
     pub fn frozen(&self) -> Option<Error> {
         self.shared.journal.frozen().map(Error::duplicate)

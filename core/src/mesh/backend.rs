@@ -5,9 +5,9 @@ use super::{
     call::CallState,
     engine::Engine,
     options::PublishOptions,
+    queue::Jobs,
     service::ServiceInbox,
     subscription::Inlet,
-    queue::Jobs,
     wait::{Mailbox, Wait},
 };
 use crate::{

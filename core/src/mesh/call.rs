@@ -38,15 +38,17 @@ impl CallState {
     }
 }
 
-/// Gives a call its result, unless it has one.
-pub(super) fn complete(mailbox: &Mailbox<CallState>, result: Result<Message>) {
+/// Gives a call its result, unless it has one; whether it took it.
+pub(super) fn complete(mailbox: &Mailbox<CallState>, result: Result<Message>) -> bool {
+    let mut waits = false;
     mailbox.put(|state| {
-        let waits = matches!(state, CallState::Waiting);
+        waits = matches!(state, CallState::Waiting);
         if waits {
             *state = CallState::Done(result);
         }
         waits
     });
+    waits
 }
 
 /// A call whose result has not been taken yet. Dropping it cancels the call.

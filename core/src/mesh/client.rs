@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    backend::{Answer, Backend, Started},
+    backend::{Answer, Backend, REQUEST_TIMEOUT, Started},
     call::{CallState, complete},
     engine::{Engine, Link, LinkCounters, Side},
     host::{SUBSCRIPTION_ENDED, failure},
     options::PublishOptions,
+    queue::{self, Jobs, SERVICE},
     service::{Arrived, CancelFlag, ServiceInbox},
     subscription::Inlet,
     wait::{Deadline, Mailbox, Signal, Wait},
@@ -15,15 +16,18 @@ use crate::{
     bus::{OnSlow, Pushed, SubscribeOptions},
     clock::{Clock, Moment, Timestamp},
     error::{Error, ErrorKind, Result},
+    ledger::Durability,
     name::{Name, Pattern},
     os::{self, epoll::Event, fork::GuardedFd},
+    queue::{Answered, QueueRequest, Sent},
     rpc::ServeOptions,
     session::{Assembler, Connected, Outbox, Socket},
     shm::WaitStrategy,
     stats::{ServiceInfo, Stats},
     sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     wire::{
-        BATCH_BYTES, Batch, BatchWriter, Cancel, Control, ControlReply, Credit, Draft, Kind, Message,
+        BATCH_BYTES, Batch, BatchWriter, Cancel, CancelJob, Control, ControlReply, Credit, Draft, Kind,
+        Message,
         control::Request as ControlRequest,
         handshake::{self, Refusal},
     },
@@ -53,6 +57,7 @@ pub(super) struct Client {
     wants_writable: AtomicBool,
     next_number: AtomicU32,
     next_message: AtomicU64,
+    jobs: Jobs,
 }
 
 #[derive(Default)]
@@ -84,6 +89,8 @@ const GLANCE_BYTES: usize = 32 * 1024;
 const EVENT_BYTES: usize = 64;
 /// How long after a call's deadline its host may still answer.
 const CALL_GRACE: Duration = Duration::from_millis(250);
+/// How long after a reservation's time a host that is busy may still answer.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// A publisher that waits for room looks this often whether the host still lives.
 const ROOM_SLICE: Duration = Duration::from_millis(50);
 
@@ -114,6 +121,7 @@ impl Client {
             resumed: Signal::default(),
             wants_writable: AtomicBool::new(false),
             next_number: AtomicU32::new(1),
+            jobs: Jobs::default(),
             next_message: AtomicU64::new(u64::from(welcome.session) << 40 | 1),
         });
         engine.start(Arc::clone(&client) as Arc<dyn Side>, "flowmesh-client")?;
@@ -149,6 +157,7 @@ impl Client {
         for cancelled in tables.requests.values() {
             cancelled.cancel();
         }
+        self.jobs.cancel_all();
         self.resumed.fire(&self.engine);
         os::socket::shut_down(self.socket.as_fd());
     }
@@ -291,6 +300,14 @@ impl Client {
             None => Ok(reply),
             Some(refusal) => Err(refusal.to_error()),
         }
+    }
+
+    /// The frame of a request whose answer nobody waits for.
+    fn queue_frame(&self, request: &QueueRequest<'_>, durability: Option<Durability>) -> Vec<u8> {
+        let payload = Sent { request: request.clone(), durability }.encode();
+        let call = self.next_message.fetch_add(1, Ordering::Relaxed);
+        let aux = u32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+        Draft { aux, ..Draft::new(Kind::Request, call, SERVICE, &payload) }.encode()
     }
 
     /// After something was put into the tables: if the session ended just before, nobody would take it out.
@@ -456,6 +473,11 @@ impl Client {
                 if let Some((mailbox, _)) = tables.calls.remove(&message.id()) {
                     let result = if kind == Kind::Response { Ok(message) } else { Err(message.to_error()) };
                     complete(&mailbox, result);
+                } else if kind == Kind::Response
+                    && let Some(request) = queue::release_of(&message)
+                {
+                    // Jobs for somebody who has just given up: nobody is to wait for their lease.
+                    tables.posts.push(self.queue_frame(&request, Some(Durability::Os)));
                 }
                 Ok(())
             }
@@ -463,6 +485,10 @@ impl Client {
                 if let Some(cancelled) = tables.requests.get(&Cancel::decode(body)?.call) {
                     cancelled.cancel();
                 }
+                Ok(())
+            }
+            Kind::CancelJob => {
+                self.jobs.cancel(CancelJob::decode(body)?.nonce);
                 Ok(())
             }
             Kind::ControlReply => {
@@ -842,6 +868,95 @@ impl Backend for Client {
                 self.post(&Cancel { call }.encode());
             }
         }
+    }
+
+    fn queue_request(
+        &self,
+        request: QueueRequest<'_>,
+        durability: Option<Durability>,
+        wait: &mut Wait<'_>,
+    ) -> Result<Answered> {
+        const OPERATION: &str = "queue.request";
+        let reserves = matches!(request, QueueRequest::Reserve { .. });
+        let limit = match wait.timeout {
+            None if reserves => None,
+            None => Some(REQUEST_TIMEOUT),
+            // The host says when a reservation's time is up; it must have the time to.
+            Some(timeout) if reserves => Some(timeout.saturating_add(ANSWER_GRACE)),
+            Some(timeout) => Some(timeout.min(REQUEST_TIMEOUT)),
+        };
+        let asked = if reserves { wait.timeout } else { limit };
+        let (call, mailbox) = self.start_queue_request(request, durability, asked)?;
+        let mut wait =
+            Wait { timeout: limit, interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
+        let waited = mailbox.wait(OPERATION, &mut wait, CallState::take);
+        match waited {
+            Ok(result) => Answered::decode(result?.payload()),
+            Err(error) => {
+                self.cancel_queue_request(call);
+                let mut left = None;
+                mailbox.put(|state| {
+                    left = state.take();
+                    false
+                });
+                if let Some(Ok(message)) = left {
+                    queue::release_untaken(self, &message);
+                }
+                Err(match error.kind() {
+                    ErrorKind::Timeout => error.with("reason", "the host does not answer"),
+                    _ => error,
+                })
+            }
+        }
+    }
+
+    fn start_queue_request(
+        &self,
+        request: QueueRequest<'_>,
+        durability: Option<Durability>,
+        timeout: Option<Duration>,
+    ) -> Result<Started> {
+        const OPERATION: &str = "queue.request";
+        self.engine.check_open(OPERATION)?;
+        let timeout = match (timeout, &request) {
+            (timeout, QueueRequest::Reserve { .. }) => timeout,
+            (timeout, _) => Some(timeout.unwrap_or(REQUEST_TIMEOUT)),
+        };
+        let payload = Sent { request, durability }.encode();
+        super::check_payload(&payload, self.max_message_bytes, OPERATION)?;
+        let call = self.next_message.fetch_add(1, Ordering::Relaxed);
+        // Rounded up; the longest is for ever.
+        let aux = timeout.map_or(u32::MAX, |timeout| {
+            u32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+        });
+        let mut draft = Draft { aux, ..Draft::new(Kind::Request, call, SERVICE, &payload) };
+        draft.timestamp = Timestamp(os::time::coarse_wall_ns());
+        let mailbox = Arc::new(Mailbox::new(&self.engine, CallState::Waiting));
+        let until = timeout
+            .map_or(Moment::NEVER, |timeout| self.engine.coarse_now() + timeout + ANSWER_GRACE + CALL_GRACE);
+        self.tables.lock().calls.insert(call, (Arc::clone(&mailbox), until));
+        if until != Moment::NEVER {
+            self.engine.due_changed(until);
+        }
+        let mut wait = Wait::timeout(REQUEST_TIMEOUT);
+        let sent = self.check_still_open(OPERATION).and_then(|()| {
+            self.send(OPERATION, &[&draft.header().encode(), SERVICE.as_bytes(), &payload], &mut wait)
+        });
+        if let Err(error) = sent {
+            self.tables.lock().calls.remove(&call);
+            return Err(error);
+        }
+        Ok((call, mailbox))
+    }
+
+    fn cancel_queue_request(&self, call: u64) {
+        if self.tables.lock().calls.remove(&call).is_some() && !self.engine.is_closed() {
+            self.post(&Cancel { call }.encode());
+        }
+    }
+
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     fn services(&self) -> Result<Vec<ServiceInfo>> {

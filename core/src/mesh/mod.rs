@@ -112,6 +112,7 @@ pub struct MeshBuilder {
     connect_timeout: Duration,
     shared_memory: bool,
     breaker: Option<BreakerOptions>,
+    repair: bool,
 }
 
 impl Default for MeshBuilder {
@@ -126,6 +127,7 @@ impl Default for MeshBuilder {
             connect_timeout: Duration::from_secs(5),
             shared_memory: true,
             breaker: Some(BreakerOptions::default()),
+            repair: false,
         }
     }
 }
@@ -194,13 +196,24 @@ impl MeshBuilder {
         self
     }
 
+    /// Host: whether a damaged ledger is opened all the same. What is damaged is moved into `quarantine/` of the ledger's
+    /// folder, never deleted; what was written after it stays. Default: no, opening is refused as
+    /// [`Corrupt`](ErrorKind::Corrupt), naming file and offset.
+    #[must_use]
+    pub fn repair(mut self, yes: bool) -> Self {
+        self.repair = yes;
+        self
+    }
+
     /// Opens `directory` as its host; makes it, for this user only, if it is not there.
     ///
     /// # Errors
     /// - [`AlreadyOpen`](ErrorKind::AlreadyOpen): another process is its host; `pid` names it.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): a setting is out of its range.
+    /// - [`Corrupt`](ErrorKind::Corrupt): its ledger is damaged; names file and offset. See [`repair`](Self::repair).
+    /// - [`Unsupported`](ErrorKind::Unsupported): a newer version wrote its ledger.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied), [`ResourceExhausted`](ErrorKind::ResourceExhausted),
-    ///   [`Io`](ErrorKind::Io).
+    ///   [`StorageFull`](ErrorKind::StorageFull), [`Io`](ErrorKind::Io).
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Mesh> {
         self.check("mesh.open")?;
         let directory = directory.as_ref();
@@ -212,6 +225,7 @@ impl MeshBuilder {
             max_message_bytes: self.max_message_bytes,
             max_sessions: self.max_sessions,
             strategy: self.strategy,
+            repair: self.repair,
         };
         let host = host::Host::open(directory, config)?;
         Ok(self.finish(host, Role::Host, Some(directory)))

@@ -3,7 +3,7 @@
 
 use super::{
     backend::Backend,
-    call::CallState,
+    call::{CallState, complete},
     service::CancelFlag,
     wait::{Mailbox, ReadySet, Wait},
 };
@@ -406,10 +406,6 @@ impl Queue {
             _ => Err(unexpected("queue.request")),
         }
     }
-
-    pub(super) fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
-    }
 }
 
 /// An answer that does not belong to what was asked: the other side breaks the rules.
@@ -609,7 +605,9 @@ impl Job {
         self.settling()?;
         let settled = self.queue.request(self.request(settle), wait).and_then(check_settled);
         match &settled {
-            Err(error) if error.kind() != ErrorKind::LeaseLost => self.settled.store(false, Ordering::Release),
+            Err(error) if error.kind() != ErrorKind::LeaseLost => {
+                self.settled.store(false, Ordering::Release)
+            }
             _ => self.end(),
         }
         settled
@@ -635,7 +633,9 @@ impl Job {
     pub fn settled(&self, answered: Result<Answered>) -> Result<Durability> {
         let settled = answered.and_then(check_settled);
         match &settled {
-            Err(error) if error.kind() != ErrorKind::LeaseLost => self.settled.store(false, Ordering::Release),
+            Err(error) if error.kind() != ErrorKind::LeaseLost => {
+                self.settled.store(false, Ordering::Release)
+            }
             _ => self.end(),
         }
         settled
@@ -880,6 +880,7 @@ impl PendingReply {
     pub fn cancel(&self) {
         if self.backend.engine().origin.is_here() {
             self.backend.cancel_queue_request(self.call);
+            complete(&self.mailbox, Err(Error::new(ErrorKind::Cancelled, "queue.wait")));
         }
     }
 

@@ -108,7 +108,8 @@ pub struct Outcome<T> {
 }
 
 impl<T> Outcome<T> {
-    fn new(value: T) -> Self {
+    /// Nothing is left to be done.
+    pub fn of(value: T) -> Self {
         Self {
             value,
             lsn: Lsn::NONE,
@@ -120,13 +121,14 @@ impl<T> Outcome<T> {
         }
     }
 
-    fn map<U>(self, to: impl FnOnce(T) -> U) -> Outcome<U> {
+    /// The same with another value.
+    pub fn map<U>(self, to: impl FnOnce(T) -> U) -> Outcome<U> {
         let Self { value, lsn, durability, due, wakes, asked, events } = self;
         Outcome { value: to(value), lsn, durability, due, wakes, asked, events }
     }
 
-    /// Adds what is to be done after `other`, later, too.
-    fn absorb<U>(&mut self, other: Outcome<U>) -> U {
+    /// Adds what is to be done after `other`, later, too; gives its value.
+    pub fn absorb<U>(&mut self, other: Outcome<U>) -> U {
         self.lsn = self.lsn.max(other.lsn);
         self.due = [self.due, other.due].into_iter().flatten().min();
         self.wakes.extend(other.wakes);
@@ -248,7 +250,7 @@ impl Queues {
             effects: Effects::default(),
         };
         let queues = Self { ledger, inner: Mutex::new(inner) };
-        let mut outcome = Outcome::new(());
+        let mut outcome = Outcome::of(());
         for id in queues.ids() {
             loop {
                 let part =
@@ -282,7 +284,7 @@ impl Queues {
                 let error = Error::new(ErrorKind::Conflict, OPERATION).with("queue", name);
                 return Err(error.with("field", field).with("is", is).with("wanted", wanted));
             }
-            return Ok(Outcome::new((id, false)));
+            return Ok(Outcome::of((id, false)));
         }
         let last = inner.queues.last().map_or(fold::CLOCK_OWNER.0, |queue| queue.owner.0);
         let owner = Owner(last + 1);
@@ -445,7 +447,7 @@ impl Queues {
             if let Some(waiter) = waiter {
                 inner.queue_mut(queue).waiters.push_back(waiter);
             }
-            return Ok(Outcome::new(Vec::new()));
+            return Ok(Outcome::of(Vec::new()));
         }
         let mut outcome = self.commit_changes(&mut inner, now, queue, &changes)?;
         let mut found = Vec::with_capacity(given);
@@ -486,7 +488,7 @@ impl Queues {
         let waiters = &mut inner.queue_mut(queue).waiters;
         let before = waiters.len();
         waiters.retain(|found| *found != waiter);
-        let mut outcome = Outcome::new(());
+        let mut outcome = Outcome::of(());
         if waiters.len() == before {
             inner.wake(queue, now, &mut outcome.wakes);
         }
@@ -607,7 +609,7 @@ impl Queues {
         let job = found.state.progress(now, token, progress)?;
         let cancelling = found.state.is_cancelling(now, token)?;
         found.state.note_progress(job, progress, effects);
-        let mut outcome = Outcome::new(cancelling);
+        let mut outcome = Outcome::of(cancelling);
         collect(queue, found, effects, &mut outcome);
         Ok(outcome)
     }
@@ -812,7 +814,7 @@ impl Queues {
     /// # Errors
     /// Those of [`Ledger::write`].
     pub fn worker_gone(&self, times: Times, worker: WorkerId) -> Result<Outcome<()>> {
-        let mut outcome = Outcome::new(());
+        let mut outcome = Outcome::of(());
         for queue in self.ids() {
             loop {
                 let part = self.change(times, queue, |state, now, changes| {
@@ -832,7 +834,7 @@ impl Queues {
     /// # Errors
     /// Those of [`Ledger::write`]; queues that were not yet looked at are looked at when it is called again.
     pub fn tick(&self, times: Times) -> Result<Outcome<Option<Moment>>> {
-        let mut outcome = Outcome::new(None);
+        let mut outcome = Outcome::of(None);
         let mut next: Option<Moment> = None;
         // What others do meanwhile is noted from here on.
         self.inner.lock().due = Moment::NEVER;
@@ -858,7 +860,7 @@ impl Queues {
 
     /// Fires one schedule whose time has come; each time in a write of its own.
     fn fire(&self, inner: &mut Inner, now: Now, queue: QueueId) -> Result<Outcome<()>> {
-        let mut outcome = Outcome::new(());
+        let mut outcome = Outcome::of(());
         let Some((name, ticks)) = inner.queue(queue).state.due_schedule(now) else { return Ok(outcome) };
         for tick in ticks {
             let state = &inner.queue(queue).state;
@@ -913,7 +915,7 @@ impl Queues {
         let durability = inner.queue(queue).state.config().durability;
         let moves = inner.queue(queue).state.config().dead_letter_to.is_some();
         let outcome = match changes.len() {
-            0 => Ok(Outcome::new(())),
+            0 => Ok(Outcome::of(())),
             1 if !moves => {
                 let one = changes.iter().next().expect("there is one");
                 self.commit(inner, now, &[(queue, one)])
@@ -953,7 +955,7 @@ impl Queues {
             line.was_written(now);
         }
         inner.last = written.lsn;
-        let mut outcome = Outcome::new(());
+        let mut outcome = Outcome::of(());
         outcome.lsn = written.lsn;
         let mut wake = false;
         for (index, (queue, change)) in all.iter().enumerate() {
@@ -1106,7 +1108,7 @@ impl Queues {
         let mut inner = self.inner.lock();
         let now = inner.line.now(times);
         let index = inner.queues.iter().position(|queue| queue.owner == entry.owner);
-        let Some(index) = index else { return Ok(Outcome::new(false)) };
+        let Some(index) = index else { return Ok(Outcome::of(false)) };
         let queue = QueueId(index as u32);
         let change = entry::decode(entry.kind, entry.bytes)?;
         let (id, body) = match &change {
@@ -1116,12 +1118,12 @@ impl Queues {
                 (job.id, Body { payload: result, ..Body::default() })
             }
             Change::Result { id, result } => (*id, Body { payload: result, ..Body::default() }),
-            _ => return Ok(Outcome::new(false)),
+            _ => return Ok(Outcome::of(false)),
         };
         let again = match inner.queue(queue).state.places_of(id) {
             Ok((content, _)) if content == place => Change::Content { id, body },
             Ok((_, Some(result))) if result == place => Change::Result { id, result: body.payload },
-            _ => return Ok(Outcome::new(false)),
+            _ => return Ok(Outcome::of(false)),
         };
         Ok(self.commit(&mut inner, now, &[(queue, &again)])?.map(|()| true))
     }

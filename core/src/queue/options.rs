@@ -596,7 +596,10 @@ pub(super) mod durability_number {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
     use std::time::Duration;
 
-    pub(in super::super) fn serialize<S: Serializer>(durability: &Durability, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        durability: &Durability,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         let pair: (u8, u64) = match *durability {
             Durability::Memory => (0, 0),
             Durability::Os => (1, 0),

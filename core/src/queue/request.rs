@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    Cancelled, Content, Cursor, ENQUEUE_COUNT_MAX, EnqueueOptions, Enqueued, Job, JobId, JobInfo,
-    JobState, Listed, QueueConfig, QueueId, QueueStats, RESERVE_COUNT_MAX, Rate, Schedule, Token,
+    Cancelled, Content, Cursor, ENQUEUE_COUNT_MAX, EnqueueOptions, Enqueued, Job, JobId, JobInfo, JobState,
+    Listed, QueueConfig, QueueId, QueueStats, RESERVE_COUNT_MAX, Rate, Schedule, Token,
 };
 use crate::{
     clock::Timestamp,
@@ -499,7 +499,10 @@ mod durability_option {
     struct Number(#[serde(with = "durability_number")] Durability);
 
     #[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option)] // what serde hands over
-    pub(super) fn serialize<S: Serializer>(durability: &Option<Durability>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        durability: &Option<Durability>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         durability.map(Number).serialize(to)
     }
 
@@ -571,7 +574,8 @@ mod tests {
         let plain = EnqueueOptions::default();
         let jobs = vec![NewJobRequest::new(b"one", &options), NewJobRequest::new(b"", &plain)];
         let request = QueueRequest::Enqueue { queue: QueueId(3), jobs };
-        let sent = Sent { request, durability: Some(Durability::Interval(Duration::from_millis(5))) }.encode();
+        let sent =
+            Sent { request, durability: Some(Durability::Interval(Duration::from_millis(5))) }.encode();
         let back = Sent::decode(&sent).unwrap();
         assert_eq!(back.durability, Some(Durability::Interval(Duration::from_millis(5))));
         let QueueRequest::Enqueue { queue: QueueId(3), jobs } = back.request else { panic!("another") };
@@ -608,7 +612,10 @@ mod tests {
         let answer = Answered { reply: QueueReply::Jobs(vec![job]), reached: Some(Durability::Fsync) };
         match Answered::decode(&answer.encode()).unwrap() {
             Answered { reply: QueueReply::Jobs(jobs), reached: Some(Durability::Fsync) } => {
-                assert_eq!((jobs[0].content.payload(), jobs[0].group.as_deref()), (&b"payload"[..], Some("g")));
+                assert_eq!(
+                    (jobs[0].content.payload(), jobs[0].group.as_deref()),
+                    (&b"payload"[..], Some("g"))
+                );
             }
             other => panic!("{other:?}"),
         }

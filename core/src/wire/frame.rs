@@ -34,6 +34,8 @@ pub enum Kind {
     Bye = 12,
     /// Events in a row with one subject: a [`Batch`](super::Batch).
     Events = 13,
+    /// A worker is to give a job back.
+    CancelJob = 14,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             11 => Self::ControlReply,
             12 => Self::Bye,
             13 => Self::Events,
+            14 => Self::CancelJob,
             _ => return Err(protocol("unknown frame kind")),
         })
     }
@@ -88,6 +91,30 @@ impl Cancel {
         let mut reader = Reader(body);
         reader.take(4, "cancel: short")?;
         Ok(Self { call: reader.u64("cancel: short")? })
+    }
+}
+
+/// `u8 kind, u8 reserved ×3, u64 nonce`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CancelJob {
+    /// Which lease.
+    pub nonce: u64,
+}
+
+impl CancelJob {
+    /// The frame's body.
+    pub fn encode(self) -> [u8; 12] {
+        let mut out = [0; 12];
+        out[0] = Kind::CancelJob as u8;
+        out[4..].copy_from_slice(&self.nonce.to_le_bytes());
+        out
+    }
+
+    /// Reads a body.
+    pub fn decode(body: &[u8]) -> Result<Self> {
+        let mut reader = Reader(body);
+        reader.take(4, "cancel job: short")?;
+        Ok(Self { nonce: reader.u64("cancel job: short")? })
     }
 }
 

@@ -15,7 +15,7 @@ mod message;
 
 pub use batch::{BATCH_BYTES, BATCH_EVENTS_MAX, Batch, BatchWriter};
 pub use control::{Control, ControlReply};
-pub use frame::{Cancel, Chunk, Credit, Kind, Target};
+pub use frame::{Cancel, CancelJob, Chunk, Credit, Kind, Target};
 pub use message::{Draft, HEADER_BYTES, Headers, Message, MessageHeader, PRIORITY_DEFAULT, encode_targets};
 
 use crate::error::{Error, ErrorKind};

@@ -218,6 +218,12 @@ impl Host {
             if let Some(Outlet { on_slow: OnSlow::Block { .. }, .. }) = place {
                 state.blocking -= 1;
             }
+            if let Some(Outlet { watches_queues: true, .. }) = place {
+                state.queue_watchers -= 1;
+                if state.queue_watchers == 0 {
+                    self.watch_queues(false);
+                }
+            }
             if let Some(Outlet { sink: Sink::Local(inlet), .. }) = place {
                 state.gone_expired += inlet.mailbox.lock().queue.stats().expired;
                 let id = inlet.id;
@@ -238,6 +244,8 @@ impl Host {
         sink: Sink,
     ) -> Result<()> {
         let slot = state.bus.subscribe(key, pattern, options)?;
+        let first = pattern.as_str().split('.').next().unwrap_or_default();
+        let watches_queues = matches!(first, "$queue" | "*" | ">");
         if state.slots.len() <= slot.index() {
             state.slots.resize_with(slot.index() + 1, || None);
         }
@@ -253,7 +261,12 @@ impl Host {
             dropped: 0,
             gap: 0,
             grouped: options.group.is_some(),
+            watches_queues,
         });
+        if watches_queues {
+            state.queue_watchers += 1;
+            self.watch_queues(true);
+        }
         Ok(())
     }
 

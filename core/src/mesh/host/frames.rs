@@ -1,7 +1,7 @@
 //! What clients send: each frame is checked, then done.
 #![forbid(unsafe_code)]
 
-use super::*;
+use super::{super::queue::SERVICE, *};
 
 impl Host {
     pub(super) fn frame(
@@ -39,6 +39,10 @@ impl Host {
             Kind::Request => {
                 let message = Message::decode(block, start, end)?;
                 self.check_size(&message)?;
+                if message.subject() == SERVICE {
+                    state.asked.push(Asked::Request(Arc::clone(session), message));
+                    return Ok(());
+                }
                 let caller = CallerKey { owner: session.id, call: message.id() };
                 let timeout = Duration::from_millis(message.aux().into());
                 let mut effects = std::mem::take(&mut state.effects);
@@ -61,6 +65,7 @@ impl Host {
             }
             Kind::Cancel => {
                 let Cancel { call } = Cancel::decode(body)?;
+                state.asked.push(Asked::GiveUp(session.id, call));
                 let mut effects = std::mem::take(&mut state.effects);
                 state.rpc.cancel(CallerKey { owner: session.id, call }, now, &mut effects);
                 self.run(state, &mut effects, now);
@@ -99,7 +104,7 @@ impl Host {
                 Ok(())
             }
             Kind::Bye => Err(Error::new(ErrorKind::Disconnected, "session.receive")),
-            Kind::Chunk | Kind::Pause | Kind::Resume | Kind::ControlReply => {
+            Kind::CancelJob | Kind::Chunk | Kind::Pause | Kind::Resume | Kind::ControlReply => {
                 Err(violation("a frame only a host sends"))
             }
         }

@@ -211,6 +211,7 @@ impl Host {
         self.run(&mut state, &mut effects, now);
         state.effects = effects;
         drop(state);
+        self.session_gone(id);
         self.room.fire(&self.engine);
         self.settle();
     }

@@ -10,12 +10,14 @@ mod frames;
 mod meeting;
 mod room;
 mod state;
+mod store;
 
 use super::{
     backend::{Answer, Backend, Started},
     call::{CallState, complete},
     engine::{Engine, Link, LinkCounters, Side},
     options::PublishOptions,
+    queue::Jobs,
     service::{Arrived, CancelFlag, ServiceInbox},
     subscription::Inlet,
     wait::{Mailbox, Signal, Wait},
@@ -24,8 +26,10 @@ use crate::{
     bus::{Bus, Delayed, Inbox, OnSlow, Pushed, Slot, SubscribeOptions, SubscriptionKey},
     clock::{Clock, Moment, Timestamp},
     error::{Error, ErrorKind, Result},
+    ledger::Durability,
     name::{self, Name, Pattern},
     os::{self, epoll::Event, fork::GuardedFd, lock::DirLock},
+    queue::{Answered, QueueRequest},
     rpc::{CallerKey, Effect, InstanceKey, InstanceWho, Rpc, RpcLimits, ServeOptions},
     session::{
         Accepted, Assembler, HandshakeConfig, Outbox, PendingSession, SOCKET_FILE, Sent, Socket, Step,
@@ -35,8 +39,9 @@ use crate::{
     stats::{BusStats, ServiceInfo, SessionStats, Stats, SubscriptionStats},
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, spin_loop},
     wire::{
-        BATCH_BYTES, Batch, BatchWriter, Cancel, Control, ControlReply, Credit, Draft, HEADER_BYTES, Kind,
-        Message, Target, control::Request as ControlRequest, encode_targets, handshake::Refusal,
+        BATCH_BYTES, Batch, BatchWriter, Cancel, CancelJob, Control, ControlReply, Credit, Draft,
+        HEADER_BYTES, Kind, Message, Target, control::Request as ControlRequest, encode_targets,
+        handshake::Refusal,
     },
 };
 use hashbrown::HashMap;
@@ -46,9 +51,11 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
+
+use store::{Asked, Store};
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -59,9 +66,11 @@ pub(super) struct HostConfig {
     pub(super) max_message_bytes: usize,
     pub(super) max_sessions: usize,
     pub(super) strategy: WaitStrategy,
+    pub(super) repair: bool,
 }
 
 pub(super) struct Host {
+    me: Weak<Self>,
     engine: Arc<Engine>,
     config: HostConfig,
     handshake: HandshakeConfig,
@@ -75,6 +84,8 @@ pub(super) struct Host {
     next_message: AtomicU64,
     next_number: AtomicU32,
     opened: Moment,
+    store: Store,
+    jobs: Jobs,
     /// Held while the host lives; its file names this process.
     lock: Mutex<Option<DirLock>>,
 }
@@ -116,6 +127,10 @@ struct State {
     services: HashMap<u32, Arc<ServiceInbox>>,
     calls: HashMap<u64, Arc<Mailbox<CallState>>>,
     requests: HashMap<u64, Arc<CancelFlag>>,
+    /// What the frames being read ask of the queues; done when this lock is free.
+    asked: Vec<Asked>,
+    /// Subscriptions that what happens in queues may reach.
+    queue_watchers: usize,
     touched: Vec<Arc<Session>>,
     effects: Vec<Effect>,
     fan: Vec<Fan>,
@@ -169,6 +184,8 @@ struct Outlet {
     gap: u32,
     /// It shares its events with the other members of a queue group.
     grouped: bool,
+    /// What happens in queues may reach it.
+    watches_queues: bool,
 }
 
 enum Sink {
@@ -221,7 +238,10 @@ impl Host {
             max_message_bytes: config.max_message_bytes,
             attention,
         };
-        let host = Arc::new(Self {
+        let host = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            store: Store::new(directory, config.repair),
+            jobs: Jobs::default(),
             opened: engine.now(),
             engine: Arc::clone(&engine),
             config,
@@ -235,6 +255,7 @@ impl Host {
             next_number: AtomicU32::new(1),
             lock: Mutex::new(Some(lock)),
         });
+        host.open_existing_store()?;
         // We hold the directory, so a socket that lies there belongs to a host that is gone.
         let _ = std::fs::remove_file(directory.join(SOCKET_FILE));
         let listener = os::socket::listen_unix(directory, SOCKET_FILE)?;
@@ -291,10 +312,18 @@ impl Side for Host {
         let mut state = self.state.lock();
         let Some(session) = state.sessions.get(&id).cloned() else { return Ok(()) };
         let now = self.engine.now();
-        for (start, end) in ranges {
-            self.frame(&mut state, &session, block, start, end, now)?;
+        let mut ranges = ranges;
+        let framed = (&mut ranges)
+            .try_for_each(|(start, end)| self.frame(&mut state, &session, block, start, end, now));
+        if state.asked.is_empty() {
+            return framed;
         }
-        Ok(())
+        let mut asked = std::mem::take(&mut state.asked);
+        drop(state);
+        let done = self.do_asked(&mut asked);
+        asked.clear();
+        self.state.lock().asked = asked;
+        framed.and(done)
     }
 
     fn link_failed(&self, session: u32, error: &Error) {
@@ -625,6 +654,32 @@ impl Backend for Host {
         self.with_rpc(|rpc, now, effects| rpc.cancel(CallerKey { owner: 0, call }, now, effects));
     }
 
+    fn queue_request(
+        &self,
+        request: QueueRequest<'_>,
+        durability: Option<Durability>,
+        wait: &mut Wait<'_>,
+    ) -> Result<Answered> {
+        self.request_here(request, durability, wait)
+    }
+
+    fn start_queue_request(
+        &self,
+        request: QueueRequest<'_>,
+        durability: Option<Durability>,
+        timeout: Option<Duration>,
+    ) -> Result<Started> {
+        self.start_here(request, durability, timeout)
+    }
+
+    fn cancel_queue_request(&self, call: u64) {
+        self.give_up(0, call);
+    }
+
+    fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
     fn services(&self) -> Result<Vec<ServiceInfo>> {
         self.engine.check_open("mesh.services")?;
         let state = self.state.lock();
@@ -666,6 +721,7 @@ impl Backend for Host {
             return;
         }
         self.engine.join();
+        self.close_store();
         let mut meeting = std::mem::take(&mut *self.meeting.lock());
         meeting.pending.clear();
         let mut state = self.state.lock();

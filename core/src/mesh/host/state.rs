@@ -28,6 +28,8 @@ impl State {
             services: HashMap::new(),
             calls: HashMap::new(),
             requests: HashMap::new(),
+            asked: Vec::new(),
+            queue_watchers: 0,
             touched: Vec::new(),
             effects: Vec::new(),
             fan: Vec::new(),

@@ -9,24 +9,16 @@
 
 use super::*;
 use crate::{
-    ledger::{DIRECTORY, Durability, Entry, Fold, Ledger, LedgerConfig, Lsn, Owner, Place},
-    mesh::{
-        backend::REQUEST_TIMEOUT,
-        queue::{JOBS_INSIDE, unexpected},
-    },
+    ledger::{DIRECTORY, Entry, Fold, Ledger, LedgerConfig, Lsn, Owner, Place},
+    mesh::queue::{JOBS_INSIDE, unexpected},
     queue::{
-        Answered, Imaging, JobState, Outcome, QueueConfig, QueueEvent, QueueId, QueueReply, QueueRequest, Queues,
-        QueuesFold, Refused, ReserveOptions, Sent as SentRequest, Times, WaiterId, WorkerId,
+        Imaging, JobState, Outcome, QueueConfig, QueueEvent, QueueId, QueueReply, Queues, QueuesFold,
+        Refused, ReserveOptions, Sent as SentRequest, Times, WaiterId, WorkerId,
     },
     storage::FileStorage,
 };
 use parking_lot::Condvar;
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    sync::{OnceLock, Weak},
-    thread::JoinHandle,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, thread::JoinHandle};
 
 /// What a host keeps on the disk, once something is to be kept.
 pub(super) struct Store {
@@ -38,6 +30,7 @@ pub(super) struct Store {
 
 pub(super) struct Opened {
     ledger: Ledger,
+    clock: Arc<dyn Clock>,
     queues: Queues,
     work: Mutex<Work>,
     /// There is work for `flowmesh-queue`.
@@ -218,6 +211,7 @@ impl Host {
         self.engine.check_open("mesh.open")?;
         let storage = Arc::new(FileStorage::new(&self.store.directory)?);
         let config = LedgerConfig { repair: self.store.repair, ..LedgerConfig::default() };
+        let clock = Arc::clone(&config.clock);
         let seed = random_number()?;
         let mut fold = MeshFold(QueuesFold::new(seed));
         let (ledger, _) = Ledger::open(storage, &config, &mut fold)?;
@@ -225,6 +219,7 @@ impl Host {
         queues.watch(self.state.lock().queue_watchers > 0);
         let opened = Arc::new(Opened {
             ledger,
+            clock,
             queues,
             work: Mutex::new(Work {
                 waiters: HashMap::new(),
@@ -298,7 +293,7 @@ impl Host {
             QueueRequest::RedriveDead { queue, most } => {
                 self.add_chore(opened, to, queue, Errand::RedriveDead(most));
             }
-            request => match opened.perform(WorkerId(to.session().into()), &request) {
+            request => match opened.perform(&request) {
                 Ok(outcome) => {
                     let wanted = to.durability.unwrap_or(durability_of(&request, &outcome));
                     let lsn = opened.to_wait_for(&request, outcome.lsn);
@@ -609,7 +604,7 @@ impl Host {
                 self.errand_here(opened, queue, Errand::RedriveDead(most), durability)?
             }
             request => {
-                let outcome = opened.perform(WorkerId(0), &request)?;
+                let outcome = opened.perform(&request)?;
                 let wanted = durability.unwrap_or(durability_of(&request, &outcome));
                 let lsn = opened.to_wait_for(&request, outcome.lsn);
                 (self.follow(opened, outcome), lsn, wanted)
@@ -673,10 +668,8 @@ impl Host {
             if left == Some(Duration::ZERO) {
                 break Ok((Vec::new(), Lsn::NONE));
             }
-            let mut slice = Wait {
-                timeout: left,
-                interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _),
-            };
+            let mut slice =
+                Wait { timeout: left, interrupt: wait.interrupt.as_deref_mut().map(|hook| hook as _) };
             match mailbox.wait(OPERATION, &mut slice, |woken| std::mem::take(woken).then_some(())) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Timeout => break Ok((Vec::new(), Lsn::NONE)),
@@ -748,16 +741,15 @@ impl Opened {
         id: Option<WaiterId>,
         bytes_max: usize,
     ) -> Result<Outcome<Vec<crate::queue::Job>>> {
-        let _ = bytes_max;
         let Waiter { queue, options, most, .. } = waiter;
-        self.queues.reserve(times(), *queue, WorkerId(session.into()), *options, *most, id)
+        self.queues.reserve(times(), *queue, WorkerId(session.into()), *options, *most, bytes_max, id)
     }
 
     /// Carries out everything that neither waits nor takes long.
-    fn perform(&self, worker: WorkerId, request: &QueueRequest<'_>) -> Result<Outcome<QueueReply>> {
+    fn perform(&self, request: &QueueRequest<'_>) -> Result<Outcome<QueueReply>> {
         let (queues, now) = (&self.queues, times());
         let done = |outcome: Result<Outcome<()>>| Ok(outcome?.map(|()| QueueReply::Done));
-        let plain = |reply| Ok(Outcome::new(reply));
+        let plain = |reply| Ok(Outcome::of(reply));
         match *request {
             QueueRequest::Declare { ref name, ref config } => {
                 let outcome = queues.declare(now, &Name::parse(name)?, config)?;
@@ -791,7 +783,7 @@ impl Opened {
                 done(queues.reject(now, queue, token, crate::queue::Nack { message, detail, delay: None }))
             }
             QueueRequest::Release { queue, ref tokens } => {
-                let mut all = Outcome::new(());
+                let mut all = Outcome::of(());
                 let each = tokens
                     .iter()
                     .map(|token| queues.release(now, queue, *token).map(|outcome| all.absorb(outcome)))
@@ -941,7 +933,7 @@ fn without_queues(request: &QueueRequest<'_>) -> Result<Answered> {
 
 fn random_number() -> Result<u64> {
     let mut bytes = [0; 8];
-    os::random::random(&mut bytes)?;
+    os::random(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
 
@@ -1070,7 +1062,7 @@ fn run_store(host: &Weak<Host>, opened: &Opened) {
     let mut rests = false;
     loop {
         let Some(here) = host.upgrade() else { return };
-        let mut next = opened.ledger.tend(SystemClockOf(&opened.ledger).now());
+        let mut next = opened.ledger.tend(opened.clock.now());
         if !rests
             && opened.ledger.frozen().is_none()
             && let Some(store) = here.store.get()
@@ -1091,7 +1083,7 @@ fn run_store(host: &Weak<Host>, opened: &Opened) {
         }
         if !tend.wanted && next != Some(Moment(0)) {
             let limit = if rests { Some(STORE_REST) } else { None };
-            let pause = next.map(|next| next.since(SystemClockOf(&opened.ledger).now()));
+            let pause = next.map(|next| next.since(opened.clock.now()));
             match [limit, pause].into_iter().flatten().min() {
                 Some(pause) => {
                     opened.tend_changed.wait_for(&mut tend, pause);

@@ -1,0 +1,270 @@
+//! Queues through a mesh: in the host's process, and from clients over shared memory and sockets.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use flowmesh::{
+    Durability, ErrorKind, Mesh, Queue, ReadySet, Settle, Wait,
+    queue::{EnqueueOptions, Enqueued, JobState, NewJobRequest, QueueConfig},
+};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+use support::Dir;
+
+const WATCHDOG: Duration = Duration::from_secs(30);
+
+fn plain() -> EnqueueOptions {
+    EnqueueOptions::default()
+}
+
+fn quick() -> QueueConfig {
+    QueueConfig { durability: Durability::Os, ..QueueConfig::default() }
+}
+
+/// The host, and everything that can be a queue's user.
+fn everywhere(test: impl Fn(&Mesh, &Mesh)) {
+    for shared_memory in [None, Some(true), Some(false)] {
+        let dir = Dir::new();
+        let host = Mesh::open(dir.path()).unwrap();
+        match shared_memory {
+            None => test(&host, &host),
+            Some(shared) => {
+                let client = Mesh::builder().shared_memory(shared).connect(dir.path()).unwrap();
+                test(&host, &client);
+            }
+        }
+    }
+}
+
+fn next(queue: &Queue) -> flowmesh::Job {
+    queue.reserve_one(&mut Wait::timeout(WATCHDOG)).unwrap().expect("a job in time")
+}
+
+#[test]
+fn a_job_is_enqueued_reserved_and_acked() {
+    everywhere(|_, mesh| {
+        assert_eq!(mesh.queue("mail").unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(mesh.queues().unwrap().is_empty());
+        let mail = mesh.declare_queue("mail", &QueueConfig::default()).unwrap();
+        let options = EnqueueOptions {
+            headers: vec![("to".to_owned(), "ann".to_owned())],
+            content_type: Some("text/plain".to_owned()),
+            ..plain()
+        };
+        let receipt = mail.enqueue(b"hello", &options).unwrap();
+        assert_eq!(receipt.durability, Durability::Fsync);
+        assert!(matches!(receipt.enqueued, Enqueued::New(_)));
+        let job = next(&mail);
+        assert_eq!((job.id(), job.attempt(), job.payload()), (receipt.id(), 1, &b"hello"[..]));
+        assert_eq!((job.content_type(), job.headers()), ("text/plain", vec![("to", "ann")]));
+        assert_eq!(job.ack(Some(b"done")).unwrap(), Durability::Fsync);
+        assert_eq!(mail.result(receipt.id()).unwrap().as_deref(), Some(&b"done"[..]));
+        let stats = mesh.queue("mail").unwrap().stats().unwrap();
+        assert_eq!((stats.count(JobState::Done), stats.totals.enqueued), (1, 1));
+        assert_eq!(mesh.queues().unwrap(), ["mail"]);
+        let os = mail.durable(Durability::Os).enqueue(b"x", &plain()).unwrap();
+        assert!(os.durability >= Durability::Os);
+    });
+}
+
+#[test]
+fn a_worker_that_waits_is_woken() {
+    everywhere(|host, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let there = host.queue("q").unwrap();
+        let worker = thread::spawn(move || next(&queue).payload().to_vec());
+        thread::sleep(Duration::from_millis(20));
+        there.enqueue(b"1", &plain()).unwrap();
+        assert_eq!(worker.join().unwrap(), b"1");
+        // And the other way round.
+        let queue = mesh.queue("q").unwrap();
+        let worker = thread::spawn(move || next(&there).payload().to_vec());
+        thread::sleep(Duration::from_millis(20));
+        queue.enqueue(b"2", &plain()).unwrap();
+        assert_eq!(worker.join().unwrap(), b"2");
+    });
+}
+
+#[test]
+fn a_reservation_ends_with_its_time_and_loses_nothing() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        assert!(queue.reserve(1, None, &mut Wait::poll()).unwrap().is_empty());
+        let begun = Instant::now();
+        assert!(queue.reserve(1, None, &mut Wait::timeout(Duration::from_millis(30))).unwrap().is_empty());
+        assert!(begun.elapsed() >= Duration::from_millis(30));
+        queue.enqueue(b"1", &plain()).unwrap();
+        assert_eq!(next(&queue).attempt(), 1);
+    });
+}
+
+#[test]
+fn a_delayed_job_comes_in_time() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let delay = Duration::from_millis(50);
+        queue.enqueue(b"later", &EnqueueOptions { delay, ..plain() }).unwrap();
+        assert_eq!(queue.stats().unwrap().count(JobState::Scheduled), 1);
+        assert_eq!(next(&queue).payload(), b"later");
+    });
+}
+
+#[test]
+fn an_answer_can_be_taken_later_and_given_up() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let set = ReadySet::with_fd().unwrap();
+        let pending = queue.start_reserve(10, None, None).unwrap();
+        pending.watch(&set, 7);
+        assert!(pending.try_take().is_none());
+        let jobs: Vec<_> = (0..3u8).map(|n| [n]).collect();
+        let options = plain();
+        let jobs: Vec<_> = jobs.iter().map(|payload| NewJobRequest::new(payload, &options)).collect();
+        assert_eq!(queue.enqueue_many(&jobs, &mut Wait::forever()).unwrap().len(), 3);
+        let jobs = queue.jobs(pending.wait(&mut Wait::timeout(WATCHDOG)).unwrap()).unwrap();
+        assert_eq!(jobs.len(), 3);
+        let mut tokens = Vec::new();
+        set.drain(&mut tokens);
+        assert_eq!(tokens, [7]);
+        assert!(queue.ack_many(&jobs).unwrap().iter().all(Result::is_ok));
+
+        // Dropped while it waits, and dropped when the jobs are there: either way they are free again.
+        drop(queue.start_reserve(1, None, None).unwrap());
+        let pending = queue.start_reserve(1, None, None).unwrap();
+        queue.enqueue(b"x", &options).unwrap();
+        drop(pending);
+        let job = next(&queue);
+        assert_eq!((job.attempt(), job.payload()), (1, &b"x"[..]));
+    });
+}
+
+#[test]
+fn what_a_worker_may_say() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let id = queue.enqueue(b"x", &plain()).unwrap().id();
+        let job = next(&queue);
+        job.release().unwrap();
+        let job = next(&queue);
+        assert_eq!(job.attempt(), 1);
+        let nack = Settle::Nack { message: "no", detail: "at line 1", delay: Some(Duration::ZERO) };
+        job.settle(nack, &mut Wait::forever()).unwrap();
+        assert_eq!(job.ack(None).unwrap_err().kind(), ErrorKind::LeaseLost);
+        let job = next(&queue);
+        assert_eq!(job.attempt(), 2);
+        job.progress(b"half").unwrap();
+        let info = queue.peek(id).unwrap();
+        assert_eq!((info.state, info.progress.as_deref()), (JobState::Leased, Some(&b"half"[..])));
+        assert_eq!(info.failures[0].message, "no");
+        assert!(job.extend(Some(Duration::from_secs(60))).unwrap() > Duration::from_secs(59));
+        job.snooze(Duration::from_millis(1)).unwrap();
+        let job = next(&queue);
+        assert_eq!(job.attempt(), 2);
+        job.reject("never").unwrap();
+        assert_eq!(queue.list(JobState::Dead, None, 10).unwrap().jobs[0].id, id);
+        queue.redrive(&[id]).unwrap();
+        let job = next(&queue);
+        assert_eq!((job.attempt(), job.redrives()), (1, 1));
+        job.ack(None).unwrap();
+        assert_eq!(queue.purge(JobState::Dead).unwrap(), 0);
+    });
+}
+
+#[test]
+fn cancelling_reaches_the_worker() {
+    everywhere(|host, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let id = queue.enqueue(b"x", &plain()).unwrap().id();
+        let job = next(&queue);
+        assert!(!job.is_cancelled());
+        host.queue("q").unwrap().cancel(id, "not needed").unwrap();
+        let begun = Instant::now();
+        while !job.is_cancelled() {
+            assert!(begun.elapsed() < WATCHDOG, "the worker does not hear of it");
+            thread::sleep(Duration::from_millis(1));
+        }
+        job.release().unwrap();
+        assert_eq!(queue.peek(id).unwrap().state, JobState::Cancelled);
+    });
+}
+
+#[test]
+fn what_a_client_had_is_anothers_when_it_ends() {
+    let dir = Dir::new();
+    let host = Mesh::open(dir.path()).unwrap();
+    let queue = host.declare_queue("q", &quick()).unwrap();
+    for (gone, shared) in [(1, true), (2, false)] {
+        queue.enqueue(b"x", &plain()).unwrap();
+        let client = Mesh::builder().shared_memory(shared).connect(dir.path()).unwrap();
+        let job = next(&client.queue("q").unwrap());
+        assert_eq!(job.attempt(), 1);
+        drop((job, client));
+        // The attempt counts, and the backoff holds; its time is not waited for here.
+        let begun = Instant::now();
+        while queue.stats().unwrap().totals.worker_gone < gone {
+            assert!(begun.elapsed() < WATCHDOG);
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(queue.purge(JobState::RetryWait).unwrap() + queue.purge(JobState::Ready).unwrap(), 1);
+        let client = Mesh::builder().shared_memory(shared).connect(dir.path()).unwrap();
+        let waiting = client.queue("q").unwrap().start_reserve(1, None, None).unwrap();
+        drop((waiting, client));
+        queue.configure(&quick()).unwrap();
+    }
+}
+
+#[test]
+fn jobs_outlive_the_host() {
+    let dir = Dir::new();
+    let id = {
+        let host = Mesh::open(dir.path()).unwrap();
+        let queue = host.declare_queue("q", &quick()).unwrap();
+        let taken = queue.enqueue(b"taken", &plain()).unwrap().id();
+        let job = next(&queue);
+        assert_eq!(job.id(), taken);
+        queue.enqueue(b"left", &plain()).unwrap().id()
+    };
+    let host = Mesh::open(dir.path()).unwrap();
+    let queue = host.queue("q").unwrap();
+    let (first, second) = (next(&queue), next(&queue));
+    let mut found = [(first.id() == id, first.attempt()), (second.id() == id, second.attempt())];
+    found.sort_unstable();
+    assert_eq!(found, [(false, 2), (true, 1)]);
+    host.close();
+    assert_eq!(first.ack(None).unwrap_err().kind(), ErrorKind::Closed);
+    assert!(first.is_cancelled());
+}
+
+#[test]
+fn what_happens_is_told() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("mail", &quick()).unwrap();
+        let events = mesh.subscribe("$queue.mail.>").unwrap();
+        let id = queue.enqueue(b"x", &plain()).unwrap().id();
+        next(&queue).ack(None).unwrap();
+        for kind in ["enqueued", "leased", "done"] {
+            let event = events.receive(Some(WATCHDOG)).unwrap().message;
+            assert_eq!(event.subject(), format!("$queue.mail.{kind}"));
+            let text = std::str::from_utf8(event.payload()).unwrap();
+            assert!(text.contains(&id.to_string()), "{text}");
+        }
+    });
+}
+
+#[test]
+fn closing_ends_who_waits() {
+    everywhere(|host, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let pending = queue.start_reserve(1, None, None).unwrap();
+        let waits =
+            thread::spawn(move || queue.reserve(1, None, &mut Wait::forever()).map(|jobs| jobs.len()));
+        thread::sleep(Duration::from_millis(20));
+        host.close();
+        let kind = waits.join().unwrap().unwrap_err().kind();
+        assert!(matches!(kind, ErrorKind::Closed | ErrorKind::Disconnected), "{kind:?}");
+        let kind = pending.wait(&mut Wait::timeout(WATCHDOG)).unwrap_err().kind();
+        assert!(matches!(kind, ErrorKind::Closed | ErrorKind::Disconnected), "{kind:?}");
+    });
+}
