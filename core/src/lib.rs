@@ -64,8 +64,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use ledger::{CheckpointReport, Cut, Damage, Durability, Inspection, Lsn, SegmentReport, inspect};
 #[cfg(not(loom))]
 pub use mesh::{
-    CallOptions, HandlerError, Job, Mesh, MeshBuilder, PendingCall, PendingReply, PublishOptions, Queue,
-    ReadySet, Receipt, Reply, Request, Role, Service, Settle, Subscription, Wait, WaitStrategy,
+    CallOptions, HandlerError, Job, JobError, Mesh, MeshBuilder, PendingCall, PendingReply, PublishOptions,
+    Queue, ReadySet, Receipt, Reply, Request, Role, Service, Settle, Subscription, Wait, WaitStrategy,
+    Worker, WorkerOptions, WorkerStats,
 };
 pub use name::{Name, Pattern, Subject};
 #[cfg(not(loom))]

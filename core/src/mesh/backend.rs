@@ -4,8 +4,8 @@
 use super::{
     call::CallState,
     engine::Engine,
+    keeper::Jobs,
     options::PublishOptions,
-    queue::Jobs,
     service::ServiceInbox,
     subscription::Inlet,
     wait::{Mailbox, Wait},

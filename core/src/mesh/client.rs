@@ -6,8 +6,9 @@ use super::{
     call::{CallState, complete},
     engine::{Engine, Link, LinkCounters, Side},
     host::{SUBSCRIPTION_ENDED, failure},
+    keeper::Jobs,
     options::PublishOptions,
-    queue::{self, Jobs, SERVICE},
+    queue::{self, SERVICE},
     service::{Arrived, CancelFlag, ServiceInbox},
     subscription::Inlet,
     wait::{Deadline, Mailbox, Signal, Wait},
@@ -157,7 +158,7 @@ impl Client {
         for cancelled in tables.requests.values() {
             cancelled.cancel();
         }
-        self.jobs.cancel_all();
+        self.jobs.close();
         self.resumed.fire(&self.engine);
         os::socket::shut_down(self.socket.as_fd());
     }
@@ -986,6 +987,7 @@ impl Backend for Client {
         self.end(reason);
         if self.engine.origin.is_here() {
             self.engine.join();
+            self.jobs.join();
             self.engine.drop_links();
         }
     }

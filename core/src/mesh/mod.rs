@@ -9,11 +9,13 @@ mod call;
 mod client;
 mod engine;
 mod host;
+mod keeper;
 mod options;
 mod queue;
 mod service;
 mod subscription;
 mod wait;
+mod worker;
 
 pub use crate::shm::WaitStrategy;
 pub use call::PendingCall;
@@ -22,6 +24,7 @@ pub use queue::{Job, PendingReply, Queue, Receipt, Settle};
 pub use service::{Request, Service};
 pub use subscription::Subscription;
 pub use wait::{ReadySet, Wait};
+pub use worker::{JobError, Worker, WorkerOptions, WorkerStats};
 
 use crate::{
     bus::{Delivery, SubscribeOptions},
@@ -769,6 +772,15 @@ fn guarded<T>(
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         Err(HandlerError::new("panic", text))
+    })
+}
+
+/// Runs a worker's handler; its panic is a failure.
+fn guarded_job<T>(
+    handler: impl FnOnce() -> std::result::Result<T, JobError>,
+) -> std::result::Result<T, JobError> {
+    guarded(|| Ok(handler())).unwrap_or_else(|panic| {
+        Err(JobError::Failed { message: format!("panic: {}", panic.message), detail: String::new() })
     })
 }
 

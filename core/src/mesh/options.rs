@@ -69,7 +69,7 @@ impl HandlerError {
     }
 }
 
-fn shorten(text: &str, bytes_max: usize) -> &str {
+pub(super) fn shorten(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -4,7 +4,7 @@
 use super::{
     backend::Backend,
     call::{CallState, complete},
-    service::CancelFlag,
+    keeper::Held,
     wait::{Mailbox, ReadySet, Wait},
 };
 use crate::{
@@ -18,15 +18,7 @@ use crate::{
     sync::{AtomicBool, Ordering},
     wire::Message,
 };
-use hashbrown::HashMap;
-use parking_lot::Mutex;
-use std::{
-    collections::VecDeque,
-    fmt,
-    os::fd::RawFd,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, os::fd::RawFd, sync::Arc, time::Duration};
 
 /// A queue of jobs. Cheap to clone; any thread may call it, in the host and in clients.
 ///
@@ -187,6 +179,10 @@ impl Queue {
     /// Those that are known at once.
     pub fn start(&self, request: QueueRequest<'_>, timeout: Option<Duration>) -> Result<PendingReply> {
         start(&self.backend, request, self.durability, timeout)
+    }
+
+    pub(super) fn check_open(&self, operation: &'static str) -> Result<()> {
+        self.backend.engine().check_open(operation)
     }
 
     fn ask(&self, request: QueueRequest<'_>) -> Result<Answered> {
@@ -420,14 +416,8 @@ pub(super) fn unexpected(operation: &'static str) -> Error {
 pub struct Job {
     queue: Queue,
     job: queue::Job,
-    leased: Mutex<Lease>,
-    cancelled: Arc<CancelFlag>,
+    held: Arc<Held>,
     settled: AtomicBool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Lease {
-    until: Instant,
 }
 
 /// What a worker says of a job, to be done with it.
@@ -469,9 +459,8 @@ impl fmt::Debug for Job {
 
 impl Job {
     fn new(queue: Queue, job: queue::Job) -> Self {
-        let cancelled = queue.backend.jobs().begin(job.token.nonce);
-        let leased = Mutex::new(Lease { until: Instant::now() + job.lease });
-        Self { queue, job, leased, cancelled, settled: AtomicBool::new(false) }
+        let held = queue.backend.jobs().begin(job.token.nonce, job.lease);
+        Self { queue, job, held, settled: AtomicBool::new(false) }
     }
 
     /// Its queue; settling through it is as durable as the handle it was reserved with.
@@ -536,17 +525,27 @@ impl Job {
 
     /// How long it is still ours, as far as this process knows.
     pub fn remaining(&self) -> Duration {
-        self.leased.lock().until.saturating_duration_since(Instant::now())
+        self.held.remaining()
     }
 
     /// Whether it is to be given back: somebody cancelled it, its lease is over, or the mesh was closed.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled() || self.queue.backend.engine().is_closed()
+        self.held.cancelled.is_cancelled() || self.queue.backend.engine().is_closed()
     }
 
     /// Queues `token` in `set` when it is cancelled.
     pub fn watch_cancel(&self, set: &ReadySet, token: u64) {
-        self.cancelled.watch(set, token);
+        self.held.cancelled.watch(set, token);
+    }
+
+    /// Extends the lease from now on whenever a third of it has passed, until the job is settled or dropped. If that
+    /// fails because the job is not ours any more, it is [cancelled](Self::is_cancelled).
+    pub fn keep(&self) {
+        self.queue.backend.jobs().keep(&self.queue.backend, self.queue.id, self.job.token, self.job.lease);
+    }
+
+    pub(super) fn mark_cancelled(&self) {
+        self.held.cancelled.cancel();
     }
 
     /// Whether it was settled through this handle.
@@ -606,7 +605,7 @@ impl Job {
         let settled = self.queue.request(self.request(settle), wait).and_then(check_settled);
         match &settled {
             Err(error) if error.kind() != ErrorKind::LeaseLost => {
-                self.settled.store(false, Ordering::Release)
+                self.settled.store(false, Ordering::Release);
             }
             _ => self.end(),
         }
@@ -634,7 +633,7 @@ impl Job {
         let settled = answered.and_then(check_settled);
         match &settled {
             Err(error) if error.kind() != ErrorKind::LeaseLost => {
-                self.settled.store(false, Ordering::Release)
+                self.settled.store(false, Ordering::Release);
             }
             _ => self.end(),
         }
@@ -691,16 +690,16 @@ impl Job {
     pub fn extended(&self, answered: Result<Answered>) -> Result<Duration> {
         match answered {
             Ok(Answered { reply: QueueReply::Lease { left, cancelling }, .. }) => {
-                self.leased.lock().until = Instant::now() + left;
+                self.held.extended(left);
                 if cancelling {
-                    self.cancelled.cancel();
+                    self.held.cancelled.cancel();
                 }
                 Ok(left)
             }
             Ok(_) => Err(unexpected("job.extend")),
             Err(error) => {
                 if error.kind() == ErrorKind::LeaseLost {
-                    self.cancelled.cancel();
+                    self.held.cancelled.cancel();
                 }
                 Err(error)
             }
@@ -732,7 +731,7 @@ impl Job {
         match answered {
             Ok(Answered { reply: QueueReply::Lease { cancelling, .. }, .. }) => {
                 if cancelling {
-                    self.cancelled.cancel();
+                    self.held.cancelled.cancel();
                 }
                 Ok(())
             }
@@ -766,60 +765,6 @@ fn check_settled(answered: Answered) -> Result<Durability> {
             None => Err(unexpected("job.settle")),
         },
         _ => Err(unexpected("job.settle")),
-    }
-}
-
-/// The jobs that workers of this process have: where a wish to cancel one finds it.
-#[derive(Debug, Default)]
-pub(super) struct Jobs(Mutex<JobsInner>);
-
-#[derive(Debug, Default)]
-struct JobsInner {
-    running: HashMap<u64, Arc<CancelFlag>>,
-    /// Cancelled before their handle was made.
-    early: VecDeque<u64>,
-}
-
-/// A wish that came before its job is remembered; of so many that never found one the oldest is forgotten. The next
-/// extension tells of it then.
-const EARLY_MAX: usize = 1024;
-
-impl Jobs {
-    fn begin(&self, nonce: u64) -> Arc<CancelFlag> {
-        let flag = Arc::new(CancelFlag::default());
-        let mut inner = self.0.lock();
-        if let Some(at) = inner.early.iter().position(|early| *early == nonce) {
-            inner.early.remove(at);
-            flag.cancel();
-        }
-        inner.running.insert(nonce, Arc::clone(&flag));
-        flag
-    }
-
-    fn end(&self, nonce: u64) {
-        self.0.lock().running.remove(&nonce);
-    }
-
-    pub(super) fn cancel(&self, nonce: u64) {
-        let mut inner = self.0.lock();
-        match inner.running.get(&nonce).cloned() {
-            Some(flag) => {
-                drop(inner);
-                flag.cancel();
-            }
-            None => {
-                if inner.early.len() == EARLY_MAX {
-                    inner.early.pop_front();
-                }
-                inner.early.push_back(nonce);
-            }
-        }
-    }
-
-    /// All of them: the mesh is closed.
-    pub(super) fn cancel_all(&self) {
-        let running: Vec<_> = self.0.lock().running.values().cloned().collect();
-        running.iter().for_each(|flag| flag.cancel());
     }
 }
 

@@ -16,8 +16,8 @@ use super::{
     backend::{Answer, Backend, Started},
     call::{CallState, complete},
     engine::{Engine, Link, LinkCounters, Side},
+    keeper::Jobs,
     options::PublishOptions,
-    queue::Jobs,
     service::{Arrived, CancelFlag, ServiceInbox},
     subscription::Inlet,
     wait::{Mailbox, Signal, Wait},
@@ -720,8 +720,10 @@ impl Backend for Host {
         if !self.engine.origin.is_here() {
             return;
         }
+        self.jobs.close();
         self.engine.join();
         self.close_store();
+        self.jobs.join();
         let mut meeting = std::mem::take(&mut *self.meeting.lock());
         meeting.pending.clear();
         let mut state = self.state.lock();
