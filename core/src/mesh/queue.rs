@@ -541,6 +541,9 @@ impl Job {
     /// Extends the lease from now on whenever a third of it has passed, until the job is settled or dropped. If that
     /// fails because the job is not ours any more, it is [cancelled](Self::is_cancelled).
     pub fn keep(&self) {
+        if !self.queue.backend.engine().origin.is_here() {
+            return;
+        }
         self.queue.backend.jobs().keep(&self.queue.backend, self.queue.id, self.job.token, self.job.lease);
     }
 
@@ -745,7 +748,10 @@ impl Job {
     }
 
     fn end(&self) {
-        self.queue.backend.jobs().end(self.job.token.nonce);
+        // In a forked child a thread that is not there may hold the table's lock.
+        if self.queue.backend.engine().origin.is_here() {
+            self.queue.backend.jobs().end(self.job.token.nonce);
+        }
     }
 }
 

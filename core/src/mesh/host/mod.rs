@@ -243,7 +243,7 @@ impl Host {
             store: Store::new(directory, config.repair),
             jobs: Jobs::default(),
             opened: engine.now(),
-            engine: Arc::clone(&engine),
+            engine,
             config,
             handshake,
             state: Mutex::new(State::new()),
@@ -255,14 +255,22 @@ impl Host {
             next_number: AtomicU32::new(1),
             lock: Mutex::new(Some(lock)),
         });
-        host.open_existing_store()?;
+        let started = host.start(directory);
+        if started.is_err() {
+            // Its threads must not outlive the right to the directory.
+            host.close_store();
+        }
+        started.map(|()| host)
+    }
+
+    fn start(self: &Arc<Self>, directory: &Path) -> Result<()> {
+        self.open_existing_store()?;
         // We hold the directory, so a socket that lies there belongs to a host that is gone.
         let _ = std::fs::remove_file(directory.join(SOCKET_FILE));
         let listener = os::socket::listen_unix(directory, SOCKET_FILE)?;
         listener.set_nonblocking(true).map_err(|error| Error::from_io("mesh.open", error))?;
-        host.add_listener(listener.into(), None, false)?;
-        engine.start(Arc::clone(&host) as Arc<dyn Side>, "flowmesh-host")?;
-        Ok(host)
+        self.add_listener(listener.into(), None, false)?;
+        self.engine.start(Arc::clone(self) as Arc<dyn Side>, "flowmesh-host")
     }
 
     fn frame_bytes_max(&self) -> usize {

@@ -151,11 +151,12 @@ impl Host {
 
     /// Does what an operation left to be done, and gives its value.
     pub(super) fn follow<T>(&self, opened: &Arc<Opened>, outcome: Outcome<T>) -> T {
-        let Outcome { value, due, mut wakes, asked, events, .. } = outcome;
+        let Outcome { value, due, wakes, asked, events, .. } = outcome;
+        let mut wakes = VecDeque::from(wakes);
         opened.due(due);
         self.ask_back(&asked);
         self.tell(&events);
-        while let Some(WaiterId(id)) = wakes.pop() {
+        while let Some(WaiterId(id)) = wakes.pop_front() {
             let Some(waiter) = opened.work.lock().waiters.get(&id).cloned() else { continue };
             let to = match &waiter.who {
                 Who::Thread(mailbox) => {
@@ -207,7 +208,7 @@ impl Host {
             }
         }
         if !asked.is_empty() {
-            self.engine.wake_poller();
+            self.settle();
         }
     }
 
