@@ -25,7 +25,7 @@ pub use recovery::{Cut, Damage, Expected, Opened, QUARANTINE};
 pub use repair::set_aside;
 
 use crate::{
-    clock::{Clock, Moment},
+    clock::{Clock, Moment, Timestamp},
     error::{Error, ErrorKind, Result},
     storage::{self, File, Open, Storage, read_full, uninterrupted, write_full},
 };
@@ -152,13 +152,13 @@ impl Segment {
 }
 
 impl Journal {
-    /// Hands `frame`, room for a header and then the payload, to the kernel as the next batch; `kept` is what the
-    /// layer above keeps of it. `frame` is the same afterwards but for the header.
+    /// Hands `frame`, room for a header and then the payload, to the kernel as the next batch, at `time`; `kept` is
+    /// what the layer above keeps of it. `frame` is the same afterwards but for the header.
     ///
     /// # Errors
     /// - [`ErrorKind::TooLarge`], [`ErrorKind::StorageFull`]: nothing was written.
     /// - [`ErrorKind::Frozen`]: a write or flush failed, now or before.
-    pub fn append(&self, frame: &mut Vec<u8>, kept: u64) -> Result<Appended> {
+    pub fn append(&self, frame: &mut Vec<u8>, kept: u64, time: Timestamp) -> Result<Appended> {
         let size = padded(frame.len());
         let limit = self.config.segment_bytes as usize - SEGMENT_HEADER_BYTES - NOTE_BYTES;
         if size > limit {
@@ -172,7 +172,7 @@ impl Journal {
         }
         let lsn = writer.last.next();
         let offset = writer.active.end();
-        self.put(&mut writer, frame, FrameKind::Batch, lsn)?;
+        self.put(&mut writer, frame, FrameKind::Batch, lsn, time)?;
         writer.active.kept.fetch_add(kept, Ordering::Relaxed);
         writer.last = lsn;
         let (segment, half, end) = (writer.active.number, writer.active.bytes / 2, writer.active.end());
@@ -209,14 +209,20 @@ impl Journal {
             return Ok(());
         }
         let lsn = writer.last;
-        self.put(writer, &mut vec![0; FRAME_HEADER_BYTES], kind, lsn)
+        self.put(writer, &mut vec![0; FRAME_HEADER_BYTES], kind, lsn, self.config.clock.wall())
     }
 
     /// Writes a frame at the end of the active segment, where there is room for it.
-    fn put(&self, writer: &mut Writer, frame: &mut Vec<u8>, kind: FrameKind, lsn: Lsn) -> Result<()> {
+    fn put(
+        &self,
+        writer: &mut Writer,
+        frame: &mut Vec<u8>,
+        kind: FrameKind,
+        lsn: Lsn,
+        time: Timestamp,
+    ) -> Result<()> {
         let (bytes, offset) = (frame.len(), writer.active.end());
-        let time = self.config.clock.wall().0;
-        seal(frame, self.id, &FrameHeader { kind, lsn, flushed: self.flushed(), time });
+        seal(frame, self.id, &FrameHeader { kind, lsn, flushed: self.flushed(), time: time.0 });
         let end = offset + frame.len() as u32;
         let (file, garbage_end) = (&*writer.active.file, writer.garbage_end);
         // What a failed write left behind must not be found behind this frame. It goes first: zeros and frame in one

@@ -13,6 +13,7 @@
 
 use super::{Entry, Owner};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     journal::{FRAME_HEADER_BYTES, Place},
 };
@@ -28,11 +29,12 @@ pub struct Batch {
     starts: Vec<u32>,
     /// What the entries that are kept take, as their places round it.
     kept_bytes: u64,
+    time: Option<Timestamp>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { frame: vec![0; FRAME_HEADER_BYTES], starts: Vec::new(), kept_bytes: 0 }
+        Self { frame: vec![0; FRAME_HEADER_BYTES], starts: Vec::new(), kept_bytes: 0, time: None }
     }
 }
 
@@ -63,38 +65,53 @@ impl Batch {
         self.frame.shrink_to(KEEP_BYTES_MAX);
         self.starts.clear();
         self.kept_bytes = 0;
+        self.time = None;
+    }
+
+    /// When it is written, if whoever writes it has just looked at the clock; the ledger looks itself otherwise.
+    pub fn set_time(&mut self, time: Timestamp) {
+        self.time = Some(time);
+    }
+
+    pub(super) fn time(&self) -> Option<Timestamp> {
+        self.time
     }
 
     /// Adds an entry whose bytes are `parts` one after the other. It is needed until the next checkpoint, whose
     /// images stand for it.
     pub fn push(&mut self, owner: Owner, kind: u8, parts: &[&[u8]]) {
-        self.add(owner, kind, 0, parts);
+        self.push_written(owner, |bytes| {
+            parts.iter().for_each(|part| bytes.extend_from_slice(part));
+            (kind, false)
+        });
     }
 
     /// Adds an entry that its owner refers to by its place, checkpoint or not, until [`super::Ledger::release`].
     pub fn push_kept(&mut self, owner: Owner, kind: u8, parts: &[&[u8]]) {
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        self.kept_bytes += u64::from(Place::rounded((ENTRY_HEADER_BYTES + bytes) as u32));
-        self.add(owner, kind, KEPT, parts);
+        self.push_written(owner, |bytes| {
+            parts.iter().for_each(|part| bytes.extend_from_slice(part));
+            (kind, true)
+        });
     }
 
-    fn add(&mut self, owner: Owner, kind: u8, flags: u8, parts: &[&[u8]]) {
+    /// Adds an entry whose bytes `write` appends to what is there; it gives the kind, and whether it is kept.
+    pub(crate) fn push_written(&mut self, owner: Owner, write: impl FnOnce(&mut Vec<u8>) -> (u8, bool)) {
         self.frame.resize(self.frame.len().next_multiple_of(8), 0);
         let start = self.frame.len();
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        self.frame.reserve(ENTRY_HEADER_BYTES + bytes);
-        let mut header = [0; ENTRY_HEADER_BYTES];
-        // What does not fit a length fits no segment either: `finish` refuses it.
-        header[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
-        header[8..12].copy_from_slice(&owner.0.to_le_bytes());
-        (header[12], header[13]) = (kind, flags);
-        self.frame.extend_from_slice(&header);
-        for part in parts {
-            self.frame.extend_from_slice(part);
-        }
-        let crc = crc32c::crc32c(&self.frame[start + 8..]);
-        self.frame[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+        self.frame.extend_from_slice(&[0; ENTRY_HEADER_BYTES]);
+        let (kind, kept) = write(&mut self.frame);
+        let entry = &mut self.frame[start..];
+        let bytes = entry.len() - ENTRY_HEADER_BYTES;
+        // What does not fit a length fits no segment either: `Journal::append` refuses it.
+        entry[..4].copy_from_slice(&(bytes as u32).to_le_bytes());
+        entry[8..12].copy_from_slice(&owner.0.to_le_bytes());
+        (entry[12], entry[13]) = (kind, if kept { KEPT } else { 0 });
+        let crc = crc32c::crc32c(&entry[8..]);
+        entry[4..8].copy_from_slice(&crc.to_le_bytes());
         self.starts.push(start.min(u32::MAX as usize) as u32);
+        if kept {
+            self.kept_bytes += u64::from(Place::rounded((ENTRY_HEADER_BYTES + bytes) as u32));
+        }
     }
 
     /// The bytes it is built in: room for a frame's header, then the entries.

@@ -270,7 +270,8 @@ impl Ledger {
     ///   ledger is opened again is unknown. Reads go on.
     pub fn write(&self, batch: &mut Batch) -> Result<Written> {
         let (kept, bytes) = (batch.kept_bytes(), batch.bytes() as u64);
-        let appended = self.shared.journal.append(batch.frame(), kept)?;
+        let time = batch.time().unwrap_or_else(|| self.shared.config.clock.wall());
+        let appended = self.shared.journal.append(batch.frame(), kept, time)?;
         self.shared.since_checkpoint.fetch_add(bytes, Ordering::Relaxed);
         Ok(Written { lsn: appended.lsn, segment: appended.segment, offset: appended.offset })
     }
@@ -330,6 +331,22 @@ impl Ledger {
     /// The last batch that was written.
     pub fn last(&self) -> Lsn {
         self.shared.journal.last()
+    }
+
+    /// Says the same of several.
+    pub fn release_all(&self, places: impl IntoIterator<Item = Place>) {
+        // Neighbours lie in one segment as a rule.
+        let (mut segment, mut bytes) = (0, 0);
+        for place in places {
+            if place.segment() != segment && bytes > 0 {
+                self.shared.journal.release(segment, std::mem::take(&mut bytes));
+            }
+            segment = place.segment();
+            bytes += u64::from(place.bytes_max());
+        }
+        if bytes > 0 {
+            self.shared.journal.release(segment, bytes);
+        }
     }
 
     /// Why nothing is written any more, if so.

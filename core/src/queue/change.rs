@@ -42,7 +42,7 @@ impl PartialEq for Target {
     }
 }
 
-/// One change of one queue.
+/// One change of one queue. What is large and rare is boxed: a batch of jobs moves many of these about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change<'a> {
     /// The queue is there, with these settings.
@@ -50,7 +50,7 @@ pub enum Change<'a> {
         /// Its name.
         name: Cow<'a, str>,
         /// Its settings.
-        config: Cow<'a, QueueConfig>,
+        config: Box<QueueConfig>,
         /// What makes its tokens its own: so that an ack is known again after a restart.
         secret: u64,
     },
@@ -184,7 +184,7 @@ pub enum Change<'a> {
     /// A schedule is there.
     Schedule {
         /// What it is.
-        schedule: Cow<'a, Schedule>,
+        schedule: Box<Schedule>,
         /// When it fires next.
         next: Timestamp,
     },
@@ -205,6 +205,8 @@ pub enum Change<'a> {
         job: Option<JobId>,
     },
 }
+
+const _: () = assert!(size_of::<Change<'_>>() <= 144);
 
 /// A new job.
 #[derive(Clone, Debug, PartialEq)]
@@ -369,6 +371,11 @@ impl<'a> Changes<'a> {
         } else {
             self.more.push(change);
         }
+    }
+
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, more: usize) {
+        self.more.reserve(more.saturating_sub(usize::from(self.first.is_none())));
     }
 
     /// How many.

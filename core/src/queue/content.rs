@@ -6,7 +6,7 @@ use crate::{error::Result, ledger::Place};
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 /// Content type, headers and payload of a job, or its result. Cheap to clone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Content {
     bytes: Arc<[u8]>,
     head_bytes: u32,
@@ -14,11 +14,11 @@ pub struct Content {
 
 impl Content {
     pub(super) fn of(body: &Body<'_>) -> Self {
-        let mut bytes = Arc::<[u8]>::from(vec![0; body.head.len() + body.payload.len()]);
-        let all = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
-        let (head, payload) = all.split_at_mut(body.head.len());
-        head.copy_from_slice(&body.head);
-        payload.copy_from_slice(body.payload);
+        // Most have no head, and are copied once.
+        let bytes = match &*body.head {
+            [] => Arc::from(body.payload),
+            head => [head, body.payload].concat().into(),
+        };
         Self { bytes, head_bytes: body.head.len() as u32 }
     }
 

@@ -59,28 +59,17 @@ const FIRED: u8 = 34;
 /// What the clocks show, for all queues: not a change of one.
 pub(super) const CLOCK: u8 = 35;
 
-/// An entry as it is to be written: some bytes of our own before and after the content.
-#[derive(Debug)]
-pub(super) struct Encoded<'a> {
+/// What an entry was encoded as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encoded {
     pub(super) kind: u8,
     /// Whether the job goes on referring to it.
     pub(super) kept: bool,
-    pub(super) head: &'a [u8],
-    pub(super) content: &'a [u8],
-    /// Where in the buffer what comes before the content ends.
-    pub(super) split: usize,
 }
 
-/// The entry for `change`; `buffer` holds all of it but the content.
-pub(super) fn encode<'a>(change: &'a Change<'_>, buffer: &mut Vec<u8>) -> Encoded<'a> {
-    buffer.clear();
+/// Appends the entry for `change` to `buffer`.
+pub(super) fn encode(change: &Change<'_>, buffer: &mut Vec<u8>) -> Encoded {
     let mut out = Out(buffer);
-    let (mut head, mut content, mut split): (&[u8], &[u8], usize) = (&[], &[], 0);
-    let mut begin = |out: &mut Out<'_>, new_head: &'a [u8], payload: &'a [u8]| {
-        out.u32(payload.len() as u32);
-        out.u32(new_head.len() as u32);
-        (head, content, split) = (new_head, payload, 8);
-    };
     let kind = match change {
         Change::Declare { name, config, secret } => {
             out.text(name);
@@ -89,17 +78,17 @@ pub(super) fn encode<'a>(change: &'a Change<'_>, buffer: &mut Vec<u8>) -> Encode
             DECLARE
         }
         Change::Enqueue(new) => {
-            begin(&mut out, &new.body.head, new.body.payload);
+            out.content(&new.body.head, new.body.payload);
             out.new_job(new);
             ENQUEUE
         }
         Change::Content { id, body } => {
-            begin(&mut out, &body.head, body.payload);
+            out.content(&body.head, body.payload);
             out.id(*id);
             CONTENT
         }
         Change::Result { id, result } => {
-            begin(&mut out, &[], result);
+            out.content(&[], result);
             out.id(*id);
             RESULT
         }
@@ -117,7 +106,7 @@ pub(super) fn encode<'a>(change: &'a Change<'_>, buffer: &mut Vec<u8>) -> Encode
         }
         Change::Done { job, nonce, at, keep, result } => {
             if let Some(result) = result {
-                begin(&mut out, &[], result);
+                out.content(&[], result);
             }
             out.id(job.id);
             for word in [*nonce, at.0, keep.0] {
@@ -199,13 +188,7 @@ pub(super) fn encode<'a>(change: &'a Change<'_>, buffer: &mut Vec<u8>) -> Encode
             FIRED
         }
     };
-    Encoded {
-        kind,
-        kept: matches!(kind, ENQUEUE | CONTENT | RESULT | DONE_WITH_RESULT),
-        head,
-        content,
-        split,
-    }
+    Encoded { kind, kept: matches!(kind, ENQUEUE | CONTENT | RESULT | DONE_WITH_RESULT) }
 }
 
 /// The change that an entry stands for. Any bytes give one or an error.
@@ -220,7 +203,7 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Result<Change<'_>> {
             let (name, secret) = (Cow::Borrowed(from.text()?), from.u64()?);
             let config: QueueConfig = from.packed()?;
             config.validate().map_err(|error| from.corrupt("settings").because(error))?;
-            Change::Declare { name, config: Cow::Owned(config), secret }
+            Change::Declare { name, config: Box::new(config), secret }
         }
         ENQUEUE => Change::Enqueue(from.new_job()?),
         CONTENT => {
@@ -276,7 +259,7 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Result<Change<'_>> {
         REDRIVING => Change::Redriving { count: from.u64()?, interval: from.time()? },
         SCHEDULE => {
             let next = Timestamp(from.u64()?);
-            Change::Schedule { schedule: Cow::Owned(from.schedule()?), next }
+            Change::Schedule { schedule: Box::new(from.schedule()?), next }
         }
         UNSCHEDULE => Change::Unschedule { name: from.text()?.into() },
         FIRED => {
@@ -485,10 +468,8 @@ pub(super) fn decode_image(bytes: &[u8]) -> Result<Image<'_>> {
 pub fn fuzz(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
     if let Ok(change) = decode(*kind, rest) {
-        let mut buffer = Vec::new();
-        let encoded = encode(&change, &mut buffer);
-        let (before, after) = buffer.split_at(encoded.split);
-        let whole = [before, encoded.head, encoded.content, after].concat();
+        let mut whole = Vec::new();
+        let encoded = encode(&change, &mut whole);
         let again = decode(encoded.kind, &whole).expect("what was encoded decodes");
         assert_eq!(again, change);
         if encoded.kept {
@@ -533,6 +514,15 @@ impl Out<'_> {
 
     fn id(&mut self, id: JobId) {
         self.bytes(&id.0.to_le_bytes());
+    }
+
+    fn content(&mut self, head: &[u8], payload: &[u8]) {
+        // An entry is rarely much more than its content.
+        self.0.reserve(payload.len() + head.len() + 128);
+        self.u32(payload.len() as u32);
+        self.u32(head.len() as u32);
+        self.bytes(head);
+        self.bytes(payload);
     }
 
     fn time(&mut self, time: Duration) {

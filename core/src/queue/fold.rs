@@ -74,7 +74,7 @@ impl QueuesFold {
         }
         let change = entry::decode(entry.kind, entry.bytes).map_err(located)?;
         if let Change::Declare { name, config, .. } = &change {
-            self.declare(entry.owner, name, config.clone().into_owned());
+            self.declare(entry.owner, name, (**config).clone());
         }
         let mut effects = std::mem::take(&mut self.effects);
         let applied = self.queue(entry.owner, lsn)?.apply(lsn, place, &change, &mut effects).map_err(located);

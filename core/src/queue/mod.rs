@@ -201,8 +201,9 @@ struct Inner {
     due: Moment,
     seed: u64,
     batch: Batch,
-    buffer: Vec<u8>,
     effects: Effects,
+    /// Room for what one call enqueued.
+    enqueued: Vec<Enqueued>,
 }
 
 struct Queue {
@@ -246,8 +247,8 @@ impl Queues {
             due: Moment::NEVER,
             seed,
             batch: Batch::new(),
-            buffer: Vec::new(),
             effects: Effects::default(),
+            enqueued: Vec::new(),
         };
         let queues = Self { ledger, inner: Mutex::new(inner) };
         let mut outcome = Outcome::of(());
@@ -295,7 +296,7 @@ impl Queues {
         let state = QueueState::new(config.clone(), seed);
         let secret = state.secret();
         inner.queues.push(Queue { name: Arc::clone(&shared), owner, state, waiters: VecDeque::new() });
-        let change = Change::Declare { name: name.as_str().into(), config: Cow::Borrowed(config), secret };
+        let change = Change::Declare { name: name.as_str().into(), config: Box::new(config.clone()), secret };
         match self.commit(&mut inner, now, &[(id, &change)]) {
             Ok(outcome) => {
                 inner.names.insert(shared, id);
@@ -321,7 +322,7 @@ impl Queues {
         let name = Arc::clone(&inner.queue(queue).name);
         check_config(&Name::parse(&name)?, config, OPERATION)?;
         let secret = inner.queue(queue).state.secret();
-        let change = Change::Declare { name: (&*name).into(), config: Cow::Borrowed(config), secret };
+        let change = Change::Declare { name: (&*name).into(), config: Box::new(config.clone()), secret };
         self.commit(&mut inner, now, &[(queue, &change)])
     }
 
@@ -372,8 +373,16 @@ impl Queues {
         payload: &[u8],
         options: &EnqueueOptions,
     ) -> Result<Outcome<Enqueued>> {
-        let outcome = self.enqueue_many(times, queue, &[(payload, options)])?;
-        Ok(outcome.map(|all| all[0]))
+        options.validate()?;
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.enqueue")?;
+        let new = [inner.new_job(times, payload, options)];
+        let mut enqueued = std::mem::take(&mut inner.enqueued);
+        enqueued.clear();
+        let outcome = self.enqueue_jobs(&mut inner, now, queue, &new, &mut enqueued);
+        let first = enqueued.first().copied();
+        inner.enqueued = enqueued;
+        Ok(outcome?.map(|()| first.expect("what was enqueued without an error was told of")))
     }
 
     /// Enqueues several jobs in one write: all or none.
@@ -396,24 +405,31 @@ impl Queues {
         }
         let mut inner = self.inner.lock();
         let now = inner.start(times, queue, "queue.enqueue")?;
-        let ids = &mut inner.ids;
-        let new: Vec<NewJob<'_>> = jobs
-            .iter()
-            .map(|(payload, options)| NewJob {
-                id: options.id.unwrap_or_else(|| ids.next(times.wall)),
-                options,
-                body: Body { head: entry::encode_head(options).into(), payload },
-            })
-            .collect();
-        let (mut changes, mut outcomes) = (Changes::new(), Vec::with_capacity(jobs.len()));
-        inner.queue(queue).state.enqueue(now, &new, &mut changes, &mut outcomes)?;
-        let duplicates = outcomes
+        let new: Vec<NewJob<'_>> =
+            jobs.iter().map(|(payload, options)| inner.new_job(times, payload, options)).collect();
+        let mut enqueued = Vec::with_capacity(jobs.len());
+        let outcome = self.enqueue_jobs(&mut inner, now, queue, &new, &mut enqueued)?;
+        Ok(outcome.map(|()| enqueued))
+    }
+
+    fn enqueue_jobs(
+        &self,
+        inner: &mut Inner,
+        now: Now,
+        queue: QueueId,
+        new: &[NewJob<'_>],
+        enqueued: &mut Vec<Enqueued>,
+    ) -> Result<Outcome<()>> {
+        let mut changes = Changes::new();
+        changes.reserve(new.len());
+        inner.queue(queue).state.enqueue(now, new, &mut changes, enqueued)?;
+        let duplicates = enqueued
             .iter()
             .filter(|outcome| matches!(outcome, Enqueued::Existing(_) | Enqueued::Extended(_)));
         let duplicates = duplicates.count() as u64;
-        let outcome = self.commit_changes(&mut inner, now, queue, &changes)?;
+        let outcome = self.commit_changes(inner, now, queue, &changes)?;
         inner.queue_mut(queue).state.count_duplicates(duplicates);
-        Ok(outcome.map(|()| outcomes))
+        Ok(outcome)
     }
 
     /// Hands out up to `most` jobs (1 to [`RESERVE_COUNT_MAX`]) whose payloads have `bytes_max` bytes together, or one
@@ -450,30 +466,32 @@ impl Queues {
             return Ok(Outcome::of(Vec::new()));
         }
         let mut outcome = self.commit_changes(&mut inner, now, queue, &changes)?;
-        let mut found = Vec::with_capacity(given);
+        let (mut jobs, mut unread) = (Vec::with_capacity(given), Vec::new());
         let Inner { queues, recent, .. } = &mut *inner;
         let state = &queues[queue.0 as usize].state;
         for change in changes.iter() {
-            if let Change::Reserve { job, .. } = change
-                && let Some(delivery) = state.delivery(*job)
+            if let Change::Reserve { job: leased, .. } = change
+                && let Some(delivery) = state.delivery(*leased)
             {
-                let content = recent.get(delivery.place);
-                found.push((delivery, content));
+                let (place, content) = (delivery.place, recent.get(delivery.place));
+                if content.is_none() {
+                    unread.push((jobs.len(), place));
+                }
+                jobs.push(job(queue, now, delivery, content.unwrap_or_default()));
             }
         }
         // Whoever waits may find what this worker left.
         inner.wake(queue, now, &mut outcome.wakes);
         drop(inner);
-        let mut jobs = Vec::with_capacity(found.len());
-        for (delivery, content) in found {
-            let content = content.map_or_else(|| self.read(delivery.place), Ok);
-            match content {
-                Ok(content) => jobs.push(job(queue, now, delivery, content)),
+        // From the last, so that what cannot be read goes without moving the others' places.
+        for (index, place) in unread.into_iter().rev() {
+            match self.read(place) {
+                Ok(content) => jobs[index].content = content,
                 Err(error) => {
                     // It cannot be worked on, now or later; what is left of it is kept to be looked at.
                     let message = format!("its content cannot be read: {error}");
                     let nack = Nack { message: &message, ..Nack::default() };
-                    let part = self.reject(times, queue, delivery.token, nack)?;
+                    let part = self.reject(times, queue, jobs.remove(index).token, nack)?;
                     outcome.absorb(part);
                 }
             }
@@ -933,22 +951,19 @@ impl Queues {
 
     /// Writes changes, and applies them: all of them or, with an error, none.
     fn commit(&self, inner: &mut Inner, now: Now, all: &[(QueueId, &Change<'_>)]) -> Result<Outcome<()>> {
-        let Inner { queues, line, batch, buffer, effects, recent, due: told, .. } = inner;
+        let Inner { queues, line, batch, effects, recent, due: told, .. } = inner;
         batch.clear();
+        batch.set_time(now.wall);
         let clock = usize::from(line.wants_writing(now));
         if clock > 0 {
             batch.push(fold::CLOCK_OWNER, entry::CLOCK, &[&entry::encode_clock(now.at, now.wall)]);
         }
         for (queue, change) in all {
             let owner = queues[queue.0 as usize].owner;
-            let encoded = entry::encode(change, buffer);
-            let (before, after) = buffer.split_at(encoded.split);
-            let parts = [before, encoded.head, encoded.content, after];
-            if encoded.kept {
-                batch.push_kept(owner, encoded.kind, &parts);
-            } else {
-                batch.push(owner, encoded.kind, &parts);
-            }
+            batch.push_written(owner, |bytes| {
+                let encoded = entry::encode(change, bytes);
+                (encoded.kind, encoded.kept)
+            });
         }
         let written = self.ledger.write(batch)?;
         if clock > 0 {
@@ -978,9 +993,7 @@ impl Queues {
                 }
             }
         }
-        for place in effects.freed.drain(..) {
-            self.ledger.release(place);
-        }
+        self.ledger.release_all(effects.freed.drain(..));
         if wake {
             // Several queues at once are rare; whoever has no work finds nobody to wake.
             for (index, (queue, _)) in all.iter().enumerate() {
@@ -1171,6 +1184,11 @@ impl Inner {
         queues[queue.0 as usize].state.advance(now, effects);
         effects.wake = false;
         Ok(now)
+    }
+
+    fn new_job<'a>(&mut self, times: Times, payload: &'a [u8], options: &'a EnqueueOptions) -> NewJob<'a> {
+        let id = options.id.unwrap_or_else(|| self.ids.next(times.wall));
+        NewJob { id, options, body: Body { head: entry::encode_head(options).into(), payload } }
     }
 
     /// As many of those who wait for a queue as may find something.

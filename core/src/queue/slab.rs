@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 use super::job::JobId;
-use hashbrown::HashTable;
+use hashbrown::{
+    HashTable,
+    hash_table::{Entry, VacantEntry},
+};
 
 /// Values by a number that is theirs while they are here.
 #[derive(Debug)]
@@ -114,6 +117,20 @@ impl Known {
     }
 }
 
+/// Where an id is to be noted.
+pub(super) struct Vacancy<'a> {
+    place: VacantEntry<'a, Known>,
+    hash: u32,
+}
+
+impl Vacancy<'_> {
+    /// Notes it.
+    #[inline]
+    pub(super) fn fill(self, slot: u32) {
+        self.place.insert(Known { slot, hash: self.hash });
+    }
+}
+
 /// A table of ten million ids grows for half a second, one of so many for a millisecond.
 const TABLES: usize = 256;
 
@@ -136,6 +153,18 @@ impl Ids {
         let (table, hash) = self.locate(id);
         let is_it = |known: &Known| known.hash == hash && id_of(known.slot) == id;
         self.tables[table].find(Known::spread(hash), is_it).map(|known| known.slot)
+    }
+
+    /// The slot of an id, or where it is to be noted.
+    #[inline]
+    pub(super) fn entry(&mut self, id: JobId, id_of: impl Fn(u32) -> JobId) -> Result<u32, Vacancy<'_>> {
+        let (table, hash) = self.locate(id);
+        let is_it = |known: &Known| known.hash == hash && id_of(known.slot) == id;
+        let rehash = |known: &Known| Known::spread(known.hash);
+        match self.tables[table].entry(Known::spread(hash), is_it, rehash) {
+            Entry::Occupied(known) => Ok(known.get().slot),
+            Entry::Vacant(place) => Err(Vacancy { place, hash }),
+        }
     }
 
     /// Adds an id that is not there.

@@ -198,21 +198,21 @@ impl QueueState {
     fn apply_new(&mut self, lsn: Lsn, place: Place, new: &New<'_>, effects: &mut Effects) -> Result<()> {
         self.seq = self.seq.max(new.seq + 1);
         self.tick_clock(new.at);
-        if let Some(slot) = self.find(Target::of(new.id)) {
-            return match &mut self.recovery {
-                // Its image has seen this.
-                Some(recovery) if recovery.has_seen(slot, lsn) => Ok(()),
-                _ => Err(Error::new(ErrorKind::Corrupt, "queue.apply")
-                    .with("what", "enqueue of a job that is there")
-                    .with("job", new.id)
-                    .with("lsn", lsn)),
-            };
-        }
+        let vacancy = match self.ids.entry(new.id, |slot| self.cells.get(slot).id()) {
+            Err(vacancy) => vacancy,
+            Ok(slot) => {
+                return match &mut self.recovery {
+                    // Its image has seen this.
+                    Some(recovery) if recovery.has_seen(slot, lsn) => Ok(()),
+                    _ => Err(Error::new(ErrorKind::Corrupt, "queue.apply")
+                        .with("what", "enqueue of a job that is there")
+                        .with("job", new.id)
+                        .with("lsn", lsn)),
+                };
+            }
+        };
         let extra = new.extra.as_deref();
         let group = self.groups.join(extra.and_then(|extra| extra.group.as_deref()));
-        if self.groups.wants_settling() {
-            self.settle(NO_GROUP);
-        }
         let slot = self.cells.insert(Cell {
             id: [(new.id.0 >> 64) as u64, new.id.0 as u64],
             place: place.to_bits(),
@@ -226,7 +226,10 @@ impl QueueState {
             priority: new.priority,
             stage: Stage::None,
         });
-        self.ids.insert(new.id, slot);
+        vacancy.fill(slot);
+        if self.groups.wants_settling() {
+            self.settle(NO_GROUP);
+        }
         if let Some(recovery) = &mut self.recovery {
             recovery.appeared(slot);
         }
@@ -402,7 +405,7 @@ impl QueueState {
             Change::Declare { config, secret, .. } => {
                 self.secret = *secret;
                 if self.config != **config {
-                    self.config = config.clone().into_owned();
+                    self.config = (**config).clone();
                     self.read_config();
                     if self.recovery.is_none() {
                         self.rebuild();
@@ -428,12 +431,8 @@ impl QueueState {
         }
         match change {
             Change::Schedule { schedule, next } => {
-                let planned = Planned {
-                    schedule: schedule.clone().into_owned(),
-                    next: *next,
-                    tick: Timestamp(0),
-                    job: None,
-                };
+                let planned =
+                    Planned { schedule: (**schedule).clone(), next: *next, tick: Timestamp(0), job: None };
                 self.schedules.insert(schedule.name.as_str().into(), planned);
             }
             Change::Unschedule { name } => {

@@ -121,8 +121,9 @@ impl QueueState {
         changes: &mut Changes<'a>,
     ) -> Enqueued {
         let options = job.options;
-        if options.id.is_some() && self.find(Target::of(job.id)).is_some()
-            || of_many && !overlay.ids.insert(job.id)
+        // Ids of our own differ.
+        if options.id.is_some()
+            && (self.find(Target::of(job.id)).is_some() || of_many && !overlay.ids.insert(job.id))
         {
             return Enqueued::Existing(job.id);
         }
@@ -291,6 +292,7 @@ impl QueueState {
             }
             ready
         };
+        changes.reserve(most.min(self.orders[Stage::Ready as usize].len()));
         let (mut given, mut room) = (0, bytes_max);
         // The order is kept: a job that does not fit is not passed over for a smaller one.
         let mut fits = |cell: &Cell, given: usize| {
@@ -461,6 +463,11 @@ impl QueueState {
     /// - [`ErrorKind::TooLarge`]: more than [`RESERVE_COUNT_MAX`] at once.
     pub fn ack_many(&self, now: Now, tokens: &[Token], changes: &mut Changes<'_>) -> Result<Vec<Result<()>>> {
         Check("queue.ack").bytes("job_count", tokens.len(), RESERVE_COUNT_MAX)?;
+        changes.reserve(tokens.len());
+        // As they were handed out, as a rule: then no two are the same.
+        if tokens.is_sorted_by(|one, next| one.job < next.job) {
+            return Ok(tokens.iter().map(|token| self.ack(now, *token, None, changes)).collect());
+        }
         let mut seen = HashSet::with_capacity(tokens.len());
         // The second of two that are the same repeats the first.
         Ok(tokens
@@ -758,7 +765,7 @@ impl QueueState {
                 "an expression that matches within the next 100 years",
             ));
         };
-        changes.push(Change::Schedule { schedule: Cow::Borrowed(schedule), next });
+        changes.push(Change::Schedule { schedule: Box::new(schedule.clone()), next });
         Ok(())
     }
 

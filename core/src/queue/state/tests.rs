@@ -36,7 +36,6 @@ pub(super) struct Rig {
     /// The one that is being taken.
     taking: Option<Taking>,
     ids: u128,
-    buffer: Vec<u8>,
 }
 
 struct Taking {
@@ -60,7 +59,6 @@ impl Rig {
             images: Vec::new(),
             taking: None,
             ids: 0,
-            buffer: Vec::new(),
         }
     }
 
@@ -93,9 +91,8 @@ impl Rig {
         for change in changes.iter() {
             self.places += 1;
             let place = Place::from_bits(self.places);
-            let encoded = entry::encode(change, &mut self.buffer);
-            let (before, after) = self.buffer.split_at(encoded.split);
-            let bytes = [before, encoded.head, encoded.content, after].concat();
+            let mut bytes = Vec::new();
+            let encoded = entry::encode(change, &mut bytes);
             self.log.push((self.lsn, place, encoded.kind, bytes));
             self.state.apply(self.lsn, place, change, &mut self.effects).unwrap();
         }
@@ -927,7 +924,7 @@ fn other_settings_hold_for_jobs_that_are_there() {
     let groups = GroupLimits { concurrency: Some(1), ..GroupLimits::default() };
     let config = QueueConfig { groups, ..QueueConfig::default() };
     let mut changes = Changes::new();
-    changes.push(Change::Declare { name: "q".into(), config: std::borrow::Cow::Owned(config), secret: 1 });
+    changes.push(Change::Declare { name: "q".into(), config: Box::new(config), secret: 1 });
     rig.commit(&changes);
     assert_eq!(rig.reserve(4).len(), 1);
     assert_eq!(rig.count(JobState::Blocked), 3);
