@@ -99,6 +99,7 @@ compare-ipc: build | $(STAMPS)/system-compare
 soak: | $(STAMPS)/system-base
 	FLOWMESH_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) cargo test --release -p flowmesh --test soak -- --nocapture
 	FLOWMESH_CUTS=10000000 cargo test --release -p flowmesh --test power_cuts -- --nocapture
+	FLOWMESH_QUEUE_CUTS=2000000 cargo test --release -p flowmesh --test queue_power_cuts -- --nocapture
 	FLOWMESH_LEDGER_KILL_ROUNDS=10000 FLOWMESH_SHUTDOWN_ROUNDS=200 \
 		cargo test --release -p flowmesh --test ledger -- --nocapture survives
 

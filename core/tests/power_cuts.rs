@@ -27,7 +27,8 @@ use std::{
 use store::{Change, Held, History, Store, config, states};
 use support::{Dice, number, seed};
 
-const CUTS: u64 = 500_000;
+/// With those of `queue_power_cuts.rs` half a million.
+const CUTS: u64 = 450_000;
 /// How often the power goes again while the ledger is being opened.
 const DEPTH: u32 = 3;
 
