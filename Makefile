@@ -100,6 +100,8 @@ soak: | $(STAMPS)/system-base
 	FLOWMESH_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) cargo test --release -p flowmesh --test soak -- --nocapture
 	FLOWMESH_CUTS=10000000 cargo test --release -p flowmesh --test power_cuts -- --nocapture
 	FLOWMESH_QUEUE_CUTS=2000000 cargo test --release -p flowmesh --test queue_power_cuts -- --nocapture
+	FLOWMESH_QUEUE_KILL_ROUNDS=10000 FLOWMESH_QUEUE_FAULT_WORKLOADS=200 \
+		cargo test --release -p flowmesh --test queue_crashes -- --nocapture
 	FLOWMESH_LEDGER_KILL_ROUNDS=10000 FLOWMESH_SHUTDOWN_ROUNDS=200 \
 		cargo test --release -p flowmesh --test ledger -- --nocapture survives
 

@@ -136,6 +136,9 @@ impl Host {
     }
 
     fn operate(&mut self, dice: &mut Dice) -> Result<()> {
+        if self.ids.is_empty() {
+            return self.declare();
+        }
         let times = self.times;
         let queue = self.ids[dice.roll(self.ids.len() as u64) as usize];
         let job = match dice.roll(self.known.len() as u64 + 1) as usize {
@@ -315,6 +318,10 @@ impl Host {
     /// # Errors
     /// What is wrong, in words.
     pub fn look(&self) -> std::result::Result<Seen, String> {
+        self.look_at(true)
+    }
+
+    fn look_at(&self, with_content: bool) -> std::result::Result<Seen, String> {
         let told = |error: Error| error.to_string();
         let mut seen = Seen { tokens: self.tokens.clone(), queues: Vec::new() };
         for (name, queue) in self.queues.names() {
@@ -334,24 +341,8 @@ impl Host {
         let mut counts = BTreeMap::new();
         for (queue, info) in self.all_jobs().map_err(told)? {
             *counts.entry((queue, info.state)).or_insert(0u64) += 1;
-            let content = self.queues.content(queue, info.id);
-            let content = content.map_err(|error| format!("content of {}: {error}", info.id))?;
-            if content.payload().len() != info.payload_bytes as usize || !is_payload(content.payload()) {
-                return Err(format!("{} has other bytes", info.id));
-            }
-            let result = self.queues.result(queue, info.id);
-            let result = result.map_err(|error| format!("result of {}: {error}", info.id))?;
-            let result = result.map(|result| result.payload().to_vec());
-            if result.is_some() != info.has_result || !result.as_deref().is_none_or(is_payload) {
-                return Err(format!("{} has another result", info.id));
-            }
-            let headers = content.headers().into_iter();
-            let job = SeenJob {
-                headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-                payload: content.payload().to_vec(),
-                result,
-                info,
-            };
+            let content = if with_content { Some(self.content(queue, &info)?) } else { None };
+            let job = SeenJob { info, content };
             let found = seen.queues.iter_mut().find(|found| found.id == queue).expect("it has a name");
             let id = job.info.id;
             if let Some(twice) = found.jobs.insert(id, job) {
@@ -368,6 +359,26 @@ impl Host {
             }
         }
         Ok(seen)
+    }
+
+    fn content(&self, queue: QueueId, info: &JobInfo) -> std::result::Result<SeenContent, String> {
+        let content = self.queues.content(queue, info.id);
+        let content = content.map_err(|error| format!("content of {}: {error}", info.id))?;
+        if content.payload().len() != info.payload_bytes as usize || !is_payload(content.payload()) {
+            return Err(format!("{} has other bytes", info.id));
+        }
+        let result = self.queues.result(queue, info.id);
+        let result = result.map_err(|error| format!("result of {}: {error}", info.id))?;
+        let result = result.map(|result| result.payload().to_vec());
+        if result.is_some() != info.has_result || !result.as_deref().is_none_or(is_payload) {
+            return Err(format!("{} has another result", info.id));
+        }
+        let headers = content.headers().into_iter();
+        Ok(SeenContent {
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            payload: content.payload().to_vec(),
+            result,
+        })
     }
 
     /// Whether what was just opened is what `was` became when its host died; and no lease of before is worth anything.
@@ -438,6 +449,12 @@ struct SeenQueue {
 #[derive(Clone, Debug)]
 struct SeenJob {
     info: JobInfo,
+    /// None where the disk could not be asked.
+    content: Option<SeenContent>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct SeenContent {
     headers: Vec<(String, String)>,
     payload: Vec<u8>,
     result: Option<Vec<u8>>,
@@ -454,14 +471,25 @@ struct Kept {
     unique_key: Option<String>,
     redrives: u32,
     failures: usize,
-    headers: Vec<(String, String)>,
-    payload: Vec<u8>,
-    result: Option<Vec<u8>>,
+    content: Option<SeenContent>,
+}
+
+impl Kept {
+    fn content_fits(&self, expected: &Self) -> bool {
+        expected.content.is_none() || self.content == expected.content
+    }
+
+    fn fits(&self, expected: &Self) -> bool {
+        match &expected.content {
+            Some(_) => self == expected,
+            None => Self { content: None, ..self.clone() } == *expected,
+        }
+    }
 }
 
 impl SeenJob {
     fn kept(&self) -> Kept {
-        let Self { info, headers, payload, result } = self;
+        let Self { info, content } = self;
         let over = info.state.is_terminal().then_some(info.state);
         Kept {
             over,
@@ -471,9 +499,7 @@ impl SeenJob {
             unique_key: info.unique_key.clone().filter(|_| over.is_none()),
             redrives: info.redrives,
             failures: info.failures.len(),
-            headers: headers.clone(),
-            payload: payload.clone(),
-            result: result.clone(),
+            content: content.clone(),
         }
     }
 }
@@ -512,7 +538,9 @@ impl Seen {
                 Some(target) => {
                     kept.over = None;
                     (kept.attempt, kept.redrives) = (0, 0);
-                    kept.headers.push((flowmesh::queue::DEAD_FROM.to_owned(), from.to_string()));
+                    if let Some(content) = &mut kept.content {
+                        content.headers.push((flowmesh::queue::DEAD_FROM.to_owned(), from.to_string()));
+                    }
                     left.insert((Arc::clone(&target.name), id), kept);
                 }
                 // Nobody takes it: it is dead where it was.
@@ -538,7 +566,7 @@ impl Seen {
         for (job, expected) in &left {
             match is.get(job) {
                 None => return Err(format!("{job:?} is gone, expected {expected:?}")),
-                Some(found) if found != expected => {
+                Some(found) if !found.fits(expected) => {
                     return Err(format!("{job:?} is {found:?}, expected {expected:?}"));
                 }
                 Some(_) => {}
@@ -555,7 +583,19 @@ impl Seen {
         let (is, before, after) = (self.left(), before.left(), after.left());
         for job in is.keys().chain(before.keys()).chain(after.keys()) {
             let found = is.get(job);
-            if found != before.get(job) && found != after.get(job) {
+            let fits = |expected: Option<&Kept>| match (found, expected) {
+                (Some(found), Some(expected)) => found.fits(expected),
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            // One that was handed out and given back in one operation may have been cut while it was leased.
+            let leased = match (found, before.get(job), after.get(job)) {
+                (Some(found), Some(before), after) if after.is_none_or(|after| !before.fits(after)) => {
+                    let over = found.over.is_none() || after.is_some_and(|after| found.over == after.over);
+                    over && found.attempt == before.attempt + 1 && found.content_fits(before)
+                }
+                _ => false,
+            };
+            if !leased && !fits(before.get(job)) && !fits(after.get(job)) {
                 return Err(format!(
                     "{job:?} is {found:?}, neither {:?} nor {:?}",
                     before.get(job),
@@ -577,11 +617,25 @@ pub struct History {
 impl History {
     /// Notes what is there after an operation, if it wrote anything.
     pub fn note(&mut self, host: &Host) {
+        self.note_with(host, true);
+    }
+
+    /// The same without the content of jobs, which lies on a disk that may fail.
+    pub fn note_states(&mut self, host: &Host) {
+        self.note_with(host, false);
+    }
+
+    fn note_with(&mut self, host: &Host, with_content: bool) {
         let last = host.last().0 as usize;
         if self.seen.len() <= last {
             self.seen.resize(last, None);
-            self.seen.push(Some(Arc::new(host.look().expect("nothing happened to it"))));
+            self.seen.push(Some(Arc::new(host.look_at(with_content).expect("nothing happened to it"))));
         }
+    }
+
+    /// The last batch that was noted.
+    pub fn last(&self) -> Lsn {
+        Lsn((self.seen.len() as u64).saturating_sub(1))
     }
 
     /// What is there before a host that was just opened goes on: up to where it was cut all is as it was, and what
