@@ -173,6 +173,27 @@ fn what_a_worker_may_say() {
 }
 
 #[test]
+fn jobs_are_acked_together_or_not_at_all() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let options = plain();
+        let new: Vec<_> = (0..3).map(|_| NewJobRequest::new(b"x", &options)).collect();
+        queue.enqueue_many(&new, &mut Wait::forever()).unwrap();
+        let jobs = queue.reserve(3, None, &mut Wait::timeout(WATCHDOG)).unwrap();
+        jobs[2].release().unwrap();
+        // One was settled: the others are as they were.
+        assert_eq!(queue.ack_many(&jobs).unwrap_err().kind(), ErrorKind::LeaseLost);
+        assert_eq!(jobs.iter().map(flowmesh::Job::is_settled).collect::<Vec<_>>(), [false, false, true]);
+        let pending = queue.start_ack_many(&jobs[..2]).unwrap();
+        assert!(jobs[0].is_settled());
+        let each = queue.acked(&jobs[..2], pending.wait(&mut Wait::timeout(WATCHDOG))).unwrap();
+        assert!(each.iter().all(Result::is_ok), "{each:?}");
+        assert_eq!(jobs[0].ack(None).unwrap_err().kind(), ErrorKind::LeaseLost);
+        assert_eq!(queue.stats().unwrap().totals.done, 2);
+    });
+}
+
+#[test]
 fn cancelling_reaches_the_worker() {
     everywhere(|host, mesh| {
         let queue = mesh.declare_queue("q", &quick()).unwrap();

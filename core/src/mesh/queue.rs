@@ -192,17 +192,49 @@ impl Queue {
     /// Acks jobs in one write; what each of them gives.
     ///
     /// # Errors
-    /// Those of [`Job::ack`] that are about all of them.
+    /// - [`LeaseLost`](ErrorKind::LeaseLost): one of them was settled before; nothing is changed.
+    /// - Those of [`Job::ack`] that are about all of them.
     pub fn ack_many<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<Vec<Result<()>>> {
-        let mut tokens = Vec::new();
-        for job in jobs {
-            job.settling()?;
-            tokens.push(job.token());
+        let jobs: Vec<_> = jobs.into_iter().collect();
+        let request = self.acking(&jobs)?;
+        let answered = self.ask(request);
+        acked(&jobs, answered)
+    }
+
+    /// As [`ack_many`](Self::ack_many), to be waited for later; [`Queue::acked`] reads the answer.
+    ///
+    /// # Errors
+    /// Those that are known at once.
+    pub fn start_ack_many<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<PendingReply> {
+        let jobs: Vec<_> = jobs.into_iter().collect();
+        let started = self.start(self.acking(&jobs)?, None);
+        if started.is_err() {
+            jobs.iter().for_each(|job| job.unsettled());
         }
-        let QueueReply::Each(each) = self.ask(QueueRequest::AckMany { queue: self.id, tokens })?.reply else {
-            return Err(unexpected("queue.ack"));
-        };
-        Ok(each.into_iter().map(|one| one.map_err(|refused| refused.to_error())).collect())
+        started
+    }
+
+    /// What came of [`start_ack_many`](Self::start_ack_many) of the same jobs, in order.
+    ///
+    /// # Errors
+    /// Those of [`ack_many`](Self::ack_many).
+    pub fn acked<'a>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a Job>,
+        answered: Result<Answered>,
+    ) -> Result<Vec<Result<()>>> {
+        acked(&jobs.into_iter().collect::<Vec<_>>(), answered)
+    }
+
+    /// Marks all of them, or none.
+    fn acking(&self, jobs: &[&Job]) -> Result<QueueRequest<'static>> {
+        for (index, job) in jobs.iter().enumerate() {
+            if let Err(error) = job.settling() {
+                jobs[..index].iter().for_each(|job| job.unsettled());
+                return Err(error);
+            }
+        }
+        Ok(QueueRequest::AckMany { queue: self.id, tokens: jobs.iter().map(|job| job.token()).collect() })
     }
 
     /// Cancels a job: at once if it waits; by asking its worker if one has it, and after the queue's `cancel_grace`
@@ -605,14 +637,7 @@ impl Job {
     /// Those of [`ack`](Self::ack); [`Interrupted`](ErrorKind::Interrupted).
     pub fn settle(&self, settle: Settle<'_>, wait: &mut Wait<'_>) -> Result<Durability> {
         self.settling()?;
-        let settled = self.queue.request(self.request(settle), wait).and_then(check_settled);
-        match &settled {
-            Err(error) if error.kind() != ErrorKind::LeaseLost => {
-                self.settled.store(false, Ordering::Release);
-            }
-            _ => self.end(),
-        }
-        settled
+        self.settled(self.queue.request(self.request(settle), wait))
     }
 
     /// As [`settle`](Self::settle), to be waited for later; [`Job::settled`] reads the answer.
@@ -623,7 +648,7 @@ impl Job {
         self.settling()?;
         let started = self.queue.start(self.request(settle), None);
         if started.is_err() {
-            self.settled.store(false, Ordering::Release);
+            self.unsettled();
         }
         started
     }
@@ -634,13 +659,21 @@ impl Job {
     /// Those of [`settle`](Self::settle).
     pub fn settled(&self, answered: Result<Answered>) -> Result<Durability> {
         let settled = answered.and_then(check_settled);
-        match &settled {
-            Err(error) if error.kind() != ErrorKind::LeaseLost => {
-                self.settled.store(false, Ordering::Release);
-            }
+        self.note(&settled);
+        settled
+    }
+
+    /// It is over, unless what was said did not come through.
+    fn note<T>(&self, settled: &Result<T>) {
+        match settled {
+            Err(error) if error.kind() != ErrorKind::LeaseLost => self.unsettled(),
             _ => self.end(),
         }
-        settled
+    }
+
+    /// It may be said again.
+    fn unsettled(&self) {
+        self.settled.store(false, Ordering::Release);
     }
 
     fn request<'a>(&self, settle: Settle<'a>) -> QueueRequest<'a> {
@@ -759,6 +792,29 @@ impl Drop for Job {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn acked(jobs: &[&Job], answered: Result<Answered>) -> Result<Vec<Result<()>>> {
+    let each = answered.and_then(|answered| match answered.reply {
+        QueueReply::Each(each) if each.len() == jobs.len() => Ok(each),
+        _ => Err(unexpected("queue.ack")),
+    });
+    let each = match each {
+        Ok(each) => each,
+        Err(error) => {
+            jobs.iter().for_each(|job| job.unsettled());
+            return Err(error);
+        }
+    };
+    let each = each.into_iter().map(|one| one.map_err(|refused| refused.to_error()));
+    Ok(jobs
+        .iter()
+        .zip(each)
+        .map(|(job, one)| {
+            job.note(&one);
+            one
+        })
+        .collect())
 }
 
 fn check_settled(answered: Answered) -> Result<Durability> {
