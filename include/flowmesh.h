@@ -73,12 +73,27 @@
 
 /* What options and results begin with:  flowmesh_call_options options = FLOWMESH_CALL_OPTIONS_INIT; */
 #define FLOWMESH_OPEN_OPTIONS_INIT \
-    {sizeof(flowmesh_open_options), NULL, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.0, 0, 0, 0, 0, NULL, NULL}
+    {sizeof(flowmesh_open_options), NULL, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0.0, 0, 0, 0, 0, NULL, NULL, 0, 0}
 #define FLOWMESH_PUBLISH_OPTIONS_INIT {sizeof(flowmesh_publish_options), NULL, 0, 0, 0, 30000, 4, 0}
 #define FLOWMESH_SUBSCRIBE_OPTIONS_INIT \
     {sizeof(flowmesh_subscribe_options), NULL, 0, 0, 0, 1000, 0, 0, 100, 30000, 2.0, NULL}
 #define FLOWMESH_CALL_OPTIONS_INIT {sizeof(flowmesh_call_options), NULL, 0, 30000}
 #define FLOWMESH_SERVE_OPTIONS_INIT {sizeof(flowmesh_serve_options), NULL, 0, 1024, 0.0, 0, 0}
+#define FLOWMESH_BACKOFF_INIT {0, 1, 1000, 600000, 2.0, NULL, 0}
+#define FLOWMESH_QUEUE_CONFIG_INIT \
+    {sizeof(flowmesh_queue_config), 30000, 0, 0, 0, 30000, 0, 5, 8388608, 0, 0, FLOWMESH_BACKOFF_INIT, \
+     {0, 0, 0}, {0, 0, 0}, NULL, 0, {0, 1000, 0}, {604800000, 100000, 0}, {3600000, 1000, 0}, \
+     {3600000, 1000, 0}, NULL, FLOWMESH_DURABILITY_FSYNC, 0, 0}
+#define FLOWMESH_ENQUEUE_OPTIONS_INIT \
+    {sizeof(flowmesh_enqueue_options), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, \
+     FLOWMESH_BACKOFF_INIT, 0, 0, 0, 0, 0, 0, 0}
+#define FLOWMESH_SCHEDULE_INIT {sizeof(flowmesh_schedule), NULL, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0}
+#define FLOWMESH_CURSOR_INIT {{0, 0, 0, 0}, 0, 0}
+#define FLOWMESH_QUEUE_STATS_INIT \
+    {sizeof(flowmesh_queue_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define FLOWMESH_JOB_INFO_INIT \
+    {sizeof(flowmesh_job_info), NULL, NULL, NULL, {NULL, 0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define FLOWMESH_FAILURE_INIT {sizeof(flowmesh_failure), NULL, NULL, 0, 0, 0}
 #define FLOWMESH_INSTANCE_INIT {sizeof(flowmesh_instance), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0}
 #define FLOWMESH_TOTALS_INIT {sizeof(flowmesh_totals), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define FLOWMESH_SUBSCRIPTION_STATS_INIT {sizeof(flowmesh_subscription_stats), NULL, NULL, 0, 0, 0, 0, 0, 0}
@@ -201,8 +216,135 @@ enum flowmesh_on_slow {
     FLOWMESH_ON_SLOW_DISCONNECT = 2,
 };
 
+/**
+ * How safe a change is when the function that made it returns: the fields named `durability`, and what was reached.
+ * Higher is safer.
+ */
+enum flowmesh_durability {
+    /** As the queue is set up. Only asked for, never reached. */
+    FLOWMESH_DURABILITY_DEFAULT = 0,
+    /** In the host's memory alone. Only reached, never asked for. */
+    FLOWMESH_DURABILITY_MEMORY = 1,
+    /** Handed to the kernel: it survives the death of any process. */
+    FLOWMESH_DURABILITY_OS = 2,
+    /** As `OS`, and flushed to the disk at most `durability_interval_ms` later. */
+    FLOWMESH_DURABILITY_INTERVAL = 3,
+    /** Flushed to the disk: it survives a power cut. What queues do unless they are set up otherwise. */
+    FLOWMESH_DURABILITY_FSYNC = 4,
+};
+
+/** How long a job waits after a failed attempt: the field `kind` of `flowmesh_backoff`. */
+enum flowmesh_backoff_kind {
+    /** As the queue says; of a queue, `EXPONENTIAL`. */
+    FLOWMESH_BACKOFF_DEFAULT = 0,
+    /** `initial_ms`, times `factor` after each further failure, at most `max_ms`. */
+    FLOWMESH_BACKOFF_EXPONENTIAL = 1,
+    /** Always `initial_ms`. */
+    FLOWMESH_BACKOFF_FIXED = 2,
+    /** One of `list_ms` after the other, the last again and again. */
+    FLOWMESH_BACKOFF_LIST = 3,
+};
+
+/** How long a job has its unique key: the field `unique_scope` of `flowmesh_enqueue_options`. */
+enum flowmesh_unique_scope {
+    /** Until it is done, dead, cancelled or expired. The default. */
+    FLOWMESH_UNIQUE_ACTIVE = 0,
+    /** Until it is first handed to a worker. */
+    FLOWMESH_UNIQUE_WAITING = 1,
+    /** As `ACTIVE`, and `unique_window_ms` longer. */
+    FLOWMESH_UNIQUE_WINDOW = 2,
+};
+
+/**
+ * What happens to a job whose unique key another job has: the field `unique_conflict` of
+ * `flowmesh_enqueue_options`.
+ */
+enum flowmesh_unique_conflict {
+    /** It is not enqueued; the receipt names the other. The default. */
+    FLOWMESH_CONFLICT_RETURN_EXISTING = 0,
+    /** The other is cancelled if it still waits, and this one enqueued; one being worked on stays, as above. */
+    FLOWMESH_CONFLICT_REPLACE = 1,
+    /** The other, if it still waits, waits anew for as long as this one would, which is not enqueued. */
+    FLOWMESH_CONFLICT_EXTEND = 2,
+    /** As `REPLACE`; while the other is being worked on, the newest waits until it is finished. */
+    FLOWMESH_CONFLICT_KEEP_LAST = 3,
+};
+
+/** What became of a job that was to be enqueued: the field `outcome` of `flowmesh_receipt`. */
+enum flowmesh_enqueued {
+    /** It was enqueued. */
+    FLOWMESH_ENQUEUED_NEW = 0,
+    /** It was enqueued in the place of `replaced`, which had its unique key and is cancelled. */
+    FLOWMESH_ENQUEUED_REPLACED = 1,
+    /** It was not: the job `id` has the same id or unique key. */
+    FLOWMESH_ENQUEUED_EXISTING = 2,
+    /** It was not: the job `id` has the same unique key and now waits anew. */
+    FLOWMESH_ENQUEUED_EXTENDED = 3,
+};
+
+/** What became of a job that was to be cancelled. */
+enum flowmesh_cancelled {
+    /** It is cancelled. */
+    FLOWMESH_CANCELLED_NOW = 0,
+    /** A worker has it, and is asked to give it back; after the queue's `cancel_grace_ms` it is taken. */
+    FLOWMESH_CANCELLED_ASKED = 1,
+    /** It was finished before. */
+    FLOWMESH_CANCELLED_FINISHED = 2,
+};
+
+/** A job is in exactly one of these. */
+enum flowmesh_job_state {
+    /** Waits for its time. */
+    FLOWMESH_JOB_SCHEDULED = 0,
+    /** Could be handed out now. */
+    FLOWMESH_JOB_READY = 1,
+    /** Could be handed out but for its group's limits, or the job that has its unique key. */
+    FLOWMESH_JOB_BLOCKED = 2,
+    /** A worker has it. */
+    FLOWMESH_JOB_LEASED = 3,
+    /** An attempt has failed; the next one waits for its time. */
+    FLOWMESH_JOB_RETRY_WAIT = 4,
+    /** Acknowledged. */
+    FLOWMESH_JOB_DONE = 5,
+    /** Out of attempts, or rejected. */
+    FLOWMESH_JOB_DEAD = 6,
+    /** Cancelled. */
+    FLOWMESH_JOB_CANCELLED = 7,
+    /** Waited longer than its time to live. */
+    FLOWMESH_JOB_EXPIRED = 8,
+};
+
+/** What happens to times that were missed by more than a minute: the field `misfire` of `flowmesh_schedule`. */
+enum flowmesh_misfire {
+    /** One job stands for all of them. The default. */
+    FLOWMESH_MISFIRE_RUN_ONCE = 0,
+    /** They are let pass. */
+    FLOWMESH_MISFIRE_SKIP = 1,
+    /** Each is made up for, the first 100. */
+    FLOWMESH_MISFIRE_RUN_ALL = 2,
+};
+
+/** What happens while the last job of a schedule is not finished: the field `overlap` of `flowmesh_schedule`. */
+enum flowmesh_overlap {
+    /** Another job is enqueued. The default. */
+    FLOWMESH_OVERLAP_ALLOW = 0,
+    /** This time is let pass. */
+    FLOWMESH_OVERLAP_SKIP = 1,
+    /** The last job is cancelled and another enqueued. */
+    FLOWMESH_OVERLAP_REPLACE = 2,
+};
+
+/** What a job carries, or was acked with. It never changes. */
+typedef struct flowmesh_content flowmesh_content;
+
 /** Who serves what, as it was when it was asked for. */
 typedef struct flowmesh_instance_list flowmesh_instance_list;
+
+/** A job that this worker has, until it is settled or its lease ends. */
+typedef struct flowmesh_job flowmesh_job;
+
+/** Jobs as they were when they were asked for. */
+typedef struct flowmesh_job_list flowmesh_job_list;
 
 /** A mesh: this process as the host of a directory, or as a client of its host. */
 typedef struct flowmesh_mesh flowmesh_mesh;
@@ -210,11 +352,26 @@ typedef struct flowmesh_mesh flowmesh_mesh;
 /** A message: an event, a request or an answer. It never changes, so any number of threads may read it. */
 typedef struct flowmesh_message flowmesh_message;
 
+/** The names of queues, as they were when they were asked for. */
+typedef struct flowmesh_name_list flowmesh_name_list;
+
 /** A call that was started and is waiting for its answer. */
 typedef struct flowmesh_pending flowmesh_pending;
 
+/** A queue of jobs. */
+typedef struct flowmesh_queue flowmesh_queue;
+
+/** How a queue is set up, as it was when it was asked for. */
+typedef struct flowmesh_queue_settings flowmesh_queue_settings;
+
 /** A call that an instance is to answer. */
 typedef struct flowmesh_request flowmesh_request;
+
+/** A wait for jobs that was started. */
+typedef struct flowmesh_reservation flowmesh_reservation;
+
+/** The schedules of a queue, as they were when they were asked for. */
+typedef struct flowmesh_schedule_list flowmesh_schedule_list;
 
 /** This process as an instance of a service. */
 typedef struct flowmesh_service flowmesh_service;
@@ -279,6 +436,13 @@ typedef struct flowmesh_open_options {
     flowmesh_interrupt interrupt;
     /** What `interrupt` is called with. */
     void *interrupt_context;
+    /**
+     * Host: 1 to open a directory whose stored jobs are damaged all the same: what is damaged is moved into
+     * `quarantine`, never deleted. 0: that is `FLOWMESH_ERR_CORRUPT`.
+     */
+    int32_t repair;
+    /** 0. */
+    int32_t reserved;
 } flowmesh_open_options;
 
 /**
@@ -437,6 +601,350 @@ typedef struct flowmesh_serve_options {
  * failure: most easily `return flowmesh_handler_error(...)`. `FLOWMESH_OK` without a reply is an empty reply.
  */
 typedef flowmesh_status (*flowmesh_request_handler)(void *context, struct flowmesh_request *request);
+
+/** How long a job waits after a failed attempt. The `_INIT` macros of the structs it is in fill it. */
+typedef struct flowmesh_backoff {
+    /** One of `enum flowmesh_backoff_kind`. */
+    int32_t kind;
+    /**
+     * `EXPONENTIAL`: 1 to choose each wait anew between nothing and the full one, so that what failed together does
+     * not come back together; 0 not to. 1 in `INIT`.
+     */
+    int32_t jitter;
+    /** `EXPONENTIAL`: the wait after the first failure; `FIXED`: every wait. 1000 in `INIT`. */
+    int64_t initial_ms;
+    /** `EXPONENTIAL`: the longest wait. 600000 in `INIT`. */
+    int64_t max_ms;
+    /** `EXPONENTIAL`: what each further failure multiplies the wait by, 1 to 1000. 2 in `INIT`. */
+    double factor;
+    /** `LIST`: the waits, `list_count` of them. */
+    const int64_t *list_ms;
+    /** `LIST`: 1 to 100. */
+    size_t list_count;
+} flowmesh_backoff;
+
+/** So many in each stretch of time, evenly, after so many at once. */
+typedef struct flowmesh_rate {
+    /** How many in each `per_ms`, at most 1000000000; 0: no limit. */
+    uint32_t count;
+    /** How many may go at once after a rest, at most 1000000000; 0: as many as `count`. */
+    uint32_t burst;
+    /** The stretch of time, at most 365 days; 0: 1000. */
+    int64_t per_ms;
+} flowmesh_rate;
+
+/** The share of a group of jobs. */
+typedef struct flowmesh_group_weight {
+    /** Its key. */
+    const char *group;
+    /** Its share, 1 to 1000; groups that are not named have 1. */
+    uint32_t weight;
+    /** 0. */
+    uint32_t reserved;
+} flowmesh_group_weight;
+
+/** How long finished jobs are kept to be looked at, and how many. */
+typedef struct flowmesh_keep {
+    /** How long; 0: not at all. */
+    int64_t age_ms;
+    /** At most so many: the oldest go when there are more. */
+    uint32_t count;
+    /** 0. */
+    uint32_t reserved;
+} flowmesh_keep;
+
+/**
+ * How a queue treats its jobs; what a job says for itself goes first. Begin with `FLOWMESH_QUEUE_CONFIG_INIT`. Where
+ * no other limit is named, times are at most ten years.
+ */
+typedef struct flowmesh_queue_config {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** How long a worker has a job before it must extend, 1000 to 43200000 (12 hours). 30000 in `INIT`. */
+    int64_t lease_ms;
+    /** How long one attempt may take however often it is extended; 0: no limit. */
+    int64_t deadline_ms;
+    /** How long a job may wait before it expires; 0: for ever. */
+    int64_t ttl_ms;
+    /** A waiting job gains one priority each time this passes; 0: never. */
+    int64_t aging_ms;
+    /** How long a worker whose job is cancelled has to give it back before it is taken. 30000 in `INIT`. */
+    int64_t cancel_grace_ms;
+    /** Jobs that may wait, more are `FLOWMESH_ERR_FULL`; 0: no limit. */
+    uint64_t max_length;
+    /** How often a job is handed out before it is dead, 1 to 1000. 5 in `INIT`. */
+    uint32_t max_attempts;
+    /** The largest payload or result, 1 to 67108864 (64 MiB). 8388608 (8 MiB) in `INIT`. */
+    uint32_t payload_bytes_max;
+    /** Jobs that may be leased at once; 0: no limit. */
+    uint32_t concurrency;
+    /** Jobs of one group that may be leased at once; 0: no limit. 1 is strict order within a group. */
+    uint32_t group_concurrency;
+    /** How long a job waits after a failed attempt. */
+    struct flowmesh_backoff backoff;
+    /** How often jobs are handed out. */
+    struct flowmesh_rate rate;
+    /** How often jobs of one group are handed out. */
+    struct flowmesh_rate group_rate;
+    /** Shares of groups, `group_weight_count` of them; NULL: all are equal. */
+    const struct flowmesh_group_weight *group_weights;
+    /** At most 10000. */
+    size_t group_weight_count;
+    /** Done jobs; one with a result is kept for its `result_ttl_ms` instead. Not at all in `INIT`. */
+    struct flowmesh_keep keep_done;
+    /** Dead jobs. 7 days and 100000 in `INIT`. */
+    struct flowmesh_keep keep_dead;
+    /** Cancelled jobs. 1 hour and 1000 in `INIT`. */
+    struct flowmesh_keep keep_cancelled;
+    /** Expired jobs. 1 hour and 1000 in `INIT`. */
+    struct flowmesh_keep keep_expired;
+    /** The queue that jobs out of attempts move to; NULL: they stay here as dead. */
+    const char *dead_letter_to;
+    /**
+     * How safe a change is before its caller hears of it, one of `enum flowmesh_durability`.
+     * `FLOWMESH_DURABILITY_FSYNC` in `INIT`.
+     */
+    int32_t durability;
+    /** 1: an attempt that ends with its worker's process does not count; 0: it counts. */
+    int32_t uncounted_on_crash;
+    /** With `FLOWMESH_DURABILITY_INTERVAL`: how much later the disk has it, at most. */
+    int64_t durability_interval_ms;
+} flowmesh_queue_config;
+
+/** What one job wants. Begin with `FLOWMESH_ENQUEUE_OPTIONS_INIT`. 0 and NULL stand for what the queue says, or none. */
+typedef struct flowmesh_enqueue_options {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /**
+     * Its id: a UUID, or 32 hexadecimal digits. A job that is there already with this id is not enqueued again. NULL:
+     * a new one, ordered by time.
+     */
+    const char *id;
+    /** Headers, `header_count` of them; at most 256, 64 KiB in all. */
+    const struct flowmesh_header *headers;
+    /** How many headers there are. */
+    size_t header_count;
+    /** How the payload is encoded, at most 255 bytes; NULL: not said. */
+    const char *content_type;
+    /** Its group, at most 1 KiB. */
+    const char *group;
+    /** A key that at most one job of the queue has at a time, at most 1 KiB. */
+    const char *unique_key;
+    /** With `FLOWMESH_UNIQUE_WINDOW`: how much longer. */
+    int64_t unique_window_ms;
+    /** How long it waits first, at most ten years. */
+    int64_t delay_ms;
+    /** Until when it waits, in milliseconds since 1970-01-01 UTC; what has passed is now. Not both with `delay_ms`. */
+    int64_t run_at_ms;
+    /** How long it may wait before it expires. */
+    int64_t ttl_ms;
+    /** How long a worker has it before it must extend, 1000 to 43200000 (12 hours). */
+    int64_t lease_ms;
+    /** How long one attempt may take however often it is extended. */
+    int64_t deadline_ms;
+    /** How long its result is kept; 0: an hour. */
+    int64_t result_ttl_ms;
+    /** How long it waits after a failed attempt. */
+    struct flowmesh_backoff backoff;
+    /** One of `enum flowmesh_unique_scope`. */
+    int32_t unique_scope;
+    /** One of `enum flowmesh_unique_conflict`. */
+    int32_t unique_conflict;
+    /** 0 to 255, higher goes first. */
+    int32_t priority;
+    /** How often it is handed out before it is dead, 1 to 1000. */
+    uint32_t max_attempts;
+    /** How safe it is when enqueueing returns, one of `enum flowmesh_durability`. */
+    int32_t durability;
+    /** 0. */
+    int32_t reserved;
+    /** With `FLOWMESH_DURABILITY_INTERVAL`: how much later the disk has it, at most. */
+    int64_t durability_interval_ms;
+} flowmesh_enqueue_options;
+
+/** What enqueueing a job gave. */
+typedef struct flowmesh_receipt {
+    /** The job that will be worked on: its UUID, NUL-terminated. */
+    char id[40];
+    /** With `FLOWMESH_ENQUEUED_REPLACED` the cancelled job, else empty. */
+    char replaced[40];
+    /** One of `enum flowmesh_enqueued`. */
+    int32_t outcome;
+    /** How safe it is, one of `enum flowmesh_durability`. */
+    int32_t durability;
+} flowmesh_receipt;
+
+/** A job for `flowmesh_queue_enqueue_many`. */
+typedef struct flowmesh_new_job {
+    /** Its bytes; NULL when `payload_bytes` is 0. */
+    const void *payload;
+    /** How many there are. */
+    size_t payload_bytes;
+    /** What it wants; NULL: what the call says. `durability` is of the call alone. */
+    const struct flowmesh_enqueue_options *options;
+} flowmesh_new_job;
+
+/** Numbers of one queue. Begin with `FLOWMESH_QUEUE_STATS_INIT`. */
+typedef struct flowmesh_queue_stats {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Jobs that wait for their time. */
+    uint64_t scheduled;
+    /** Jobs that could be handed out now. */
+    uint64_t ready;
+    /** Jobs that wait for their group's limits, or for the job that has their unique key. */
+    uint64_t blocked;
+    /** Jobs that workers have. */
+    uint64_t leased;
+    /** Jobs that wait for their next attempt. */
+    uint64_t retry_wait;
+    /** Jobs that are done and kept. */
+    uint64_t done;
+    /** Dead jobs. */
+    uint64_t dead;
+    /** Cancelled jobs that are kept. */
+    uint64_t cancelled;
+    /** Expired jobs that are kept. */
+    uint64_t expired;
+    /** Payload bytes of all jobs that are not finished. */
+    uint64_t payload_bytes;
+    /** How long the first of the ready jobs has been ready; -1 when none is. */
+    int64_t oldest_ready_ms;
+    /** Groups with jobs. */
+    uint64_t groups;
+    /** Dead jobs still to be redriven at the rate that was asked for. */
+    uint64_t redriving;
+    /** Since the host opened: jobs enqueued. */
+    uint64_t total_enqueued;
+    /** Since then: jobs not enqueued because of their id or unique key. */
+    uint64_t total_duplicates;
+    /** Since then: leases given. */
+    uint64_t total_reserved;
+    /** Since then: jobs done. */
+    uint64_t total_done;
+    /** Since then: attempts that failed: nacked, expired, or ended with their worker. */
+    uint64_t total_failed;
+    /** Of these, leases that expired. */
+    uint64_t total_lease_expired;
+    /** Of these, leases that ended with their worker's process. */
+    uint64_t total_worker_gone;
+    /** Since then: jobs given back: released or snoozed. */
+    uint64_t total_released;
+    /** Since then: jobs that became dead. */
+    uint64_t total_dead;
+    /** Since then: jobs cancelled. */
+    uint64_t total_cancelled;
+    /** Since then: jobs expired. */
+    uint64_t total_expired;
+    /** Since then: jobs redriven. */
+    uint64_t total_redriven;
+    /** Since then: jobs removed by purging or retention. */
+    uint64_t total_removed;
+    /** 1 when it hands out nothing. */
+    int32_t paused;
+    /** 1 when it takes nothing new. */
+    int32_t draining;
+} flowmesh_queue_stats;
+
+/** Where a listing goes on: `flowmesh_cursor cursor = FLOWMESH_CURSOR_INIT;` is its begin. */
+typedef struct flowmesh_cursor {
+    /** The library's own. */
+    uint64_t position[4];
+    /** 0: at the begin; 1: there is more; 2: at the end. */
+    int32_t state;
+    /** 0. */
+    int32_t reserved;
+} flowmesh_cursor;
+
+/** What is known of one job. Begin with `FLOWMESH_JOB_INFO_INIT`. Points in time are milliseconds since 1970-01-01 UTC. */
+typedef struct flowmesh_job_info {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Its id, a UUID. */
+    const char *id;
+    /** Its group; NULL when it has none. */
+    const char *group;
+    /** Its unique key; NULL when it has none. */
+    const char *unique_key;
+    /** What its worker last told (`flowmesh_job_progress`). */
+    struct flowmesh_bytes progress;
+    /** When it became ready; of a finished job, when it was finished. */
+    int64_t since_ms;
+    /**
+     * Scheduled and waiting for the next attempt: when it is ready. Leased: when the lease ends. Finished: until when it
+     * is kept. 0: not known.
+     */
+    int64_t due_ms;
+    /** When it expires if it still waits then; 0: never. */
+    int64_t expires_ms;
+    /** The number of the worker that has it; 0: none. */
+    uint64_t worker;
+    /** Bytes of its payload. */
+    uint64_t payload_bytes;
+    /** How many of its failures are kept, at most ten: see `flowmesh_job_list_failure`. */
+    size_t failure_count;
+    /** One of `enum flowmesh_job_state`. */
+    int32_t state;
+    /** 0 to 255. */
+    int32_t priority;
+    /** Attempts begun since it was enqueued or redriven. */
+    uint32_t attempt;
+    /** Attempts it may have. */
+    uint32_t max_attempts;
+    /** How often it was redriven. */
+    uint32_t redrives;
+    /** 1 when it is to be given back. */
+    int32_t cancelling;
+    /** 1 when there is a result. */
+    int32_t has_result;
+    /** 0. */
+    int32_t reserved;
+} flowmesh_job_info;
+
+/** What went wrong in one attempt, or ended a job otherwise. Begin with `FLOWMESH_FAILURE_INIT`. */
+typedef struct flowmesh_failure {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** In a few words. */
+    const char *message;
+    /** A stack trace or the like; empty when there is none. Of the last failure only. */
+    const char *detail;
+    /** When, in milliseconds since 1970-01-01 UTC. */
+    int64_t at_ms;
+    /** Which attempt; 0 when there was none. */
+    uint32_t attempt;
+    /** 0. */
+    uint32_t reserved;
+} flowmesh_failure;
+
+/** A job that is enqueued again and again. Begin with `FLOWMESH_SCHEDULE_INIT`. */
+typedef struct flowmesh_schedule {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** What it is called, its own in its queue: letters, digits, `_`, `-` and dots. */
+    const char *name;
+    /**
+     * When: five fields (minute, hour, day of month, month, day of week), or six, seconds first; or `@hourly`, `@daily`,
+     * `@weekly`, `@monthly`, `@yearly`.
+     */
+    const char *cron;
+    /** The IANA name of its time zone, like `Europe/Berlin`; NULL: UTC. */
+    const char *zone;
+    /** The payload of its jobs, at most 1 MiB; NULL when `payload_bytes` is 0. */
+    const void *payload;
+    /** Its size. */
+    size_t payload_bytes;
+    /** What its jobs want, without `id`, `delay_ms`, `run_at_ms` and `durability`; NULL: nothing special. */
+    const struct flowmesh_enqueue_options *options;
+    /** Each job waits a little, up to so long, never the same; at most a day. */
+    int64_t jitter_ms;
+    /** Only told: when it fires next, in milliseconds since 1970-01-01 UTC. */
+    int64_t next_ms;
+    /** One of `enum flowmesh_misfire`. */
+    int32_t misfire;
+    /** One of `enum flowmesh_overlap`. */
+    int32_t overlap;
+} flowmesh_schedule;
 
 /** One instance of a service. Begin with `FLOWMESH_INSTANCE_INIT`. */
 typedef struct flowmesh_instance {
@@ -1218,6 +1726,727 @@ int64_t flowmesh_request_remaining_ms(const struct flowmesh_request *request);
  * fine.
  */
 flowmesh_status flowmesh_request_free(struct flowmesh_request *request);
+
+/* Queues ==================================================================================================== */
+
+/**
+ * Makes sure that there is a queue of this name: makes it, or finds it as it was made. `name` is letters, digits, `_`,
+ * `-` and dots, at most 255 bytes. `config` may be NULL. The queue in `*out` is the caller's to free; its jobs are
+ * stored in the mesh's directory and stay there.
+ *
+ * Threads: any, as for all functions of a queue. Those that ask the host for something block until it has answered and
+ * the disk has what the durability asks for, at most 30 s; signals do not end that wait.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the name, or a setting; the message names value and limit. `CONFLICT`: the queue is there with
+ * other settings; the message names the first that differs: see `flowmesh_queue_configure`. `STORAGE_FULL`: the disk is
+ * full, nothing was written. `FROZEN`: the disk failed before, nothing is written any more. `TIMEOUT`: the host did not
+ * answer. `CLOSED`, `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_declare(struct flowmesh_mesh *mesh,
+                                       const char *name,
+                                       const struct flowmesh_queue_config *config,
+                                       struct flowmesh_queue **out);
+
+/**
+ * Finds the queue of this name. The queue in `*out` is the caller's to free.
+ *
+ * Errors:
+ * `NOT_FOUND`: nobody declared it. `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_open(struct flowmesh_mesh *mesh,
+                                    const char *name,
+                                    struct flowmesh_queue **out);
+
+/**
+ * The names of all queues. The list in `*out` is the caller's to free; it does not change.
+ *
+ * Errors:
+ * `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queues(struct flowmesh_mesh *mesh, struct flowmesh_name_list **out);
+
+/** How many names it has. */
+size_t flowmesh_name_list_count(const struct flowmesh_name_list *list);
+
+/** Name number `index`, from 0, lent until the list is freed; no text (`data` is NULL) when it has fewer. */
+struct flowmesh_text flowmesh_name_list_get(const struct flowmesh_name_list *list, size_t index);
+
+/** Frees it. NULL is fine. */
+flowmesh_status flowmesh_name_list_free(struct flowmesh_name_list *list);
+
+/** Its name, lent until it is freed. */
+struct flowmesh_text flowmesh_queue_name(const struct flowmesh_queue *queue);
+
+/**
+ * Another handle of the same queue: what is done through it gets as far as `durability`, one of
+ * `enum flowmesh_durability`, before it returns, whatever the queue is set up to; jobs that are reserved through it are
+ * settled so, too. `interval_ms` goes with `FLOWMESH_DURABILITY_INTERVAL` and is 0 otherwise. The queue in `*out` is the
+ * caller's to free; the first handle stays as it is.
+ *
+ * Does not block.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: it is none that can be asked for.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_durable(const struct flowmesh_queue *queue,
+                                       int32_t durability,
+                                       int64_t interval_ms,
+                                       struct flowmesh_queue **out);
+
+/**
+ * How it is set up. The settings in `*out` are the caller's to free; they do not change.
+ *
+ * Errors:
+ * `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_get_settings(const struct flowmesh_queue *queue,
+                                            struct flowmesh_queue_settings **out);
+
+/**
+ * The settings into `*out`, which begins with its size (`FLOWMESH_QUEUE_CONFIG_INIT`). Its texts and lists are lent
+ * until `settings` are freed.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_settings_get(const struct flowmesh_queue_settings *settings,
+                                            struct flowmesh_queue_config *out);
+
+/** Frees them. NULL is fine. */
+flowmesh_status flowmesh_queue_settings_free(struct flowmesh_queue_settings *settings);
+
+/**
+ * Sets the queue up anew, for the jobs that are there too, from now on. `config` holds every setting: begin with those
+ * of `flowmesh_queue_settings_get` to change some; NULL stands for the defaults.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the message names the setting, its value and the limit. As `flowmesh_queue_declare`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_configure(struct flowmesh_queue *queue,
+                                         const struct flowmesh_queue_config *config);
+
+/** Frees the handle; the queue and its jobs stay, and so do jobs and workers that came of it. NULL is fine. */
+flowmesh_status flowmesh_queue_free(struct flowmesh_queue *queue);
+
+/* Enqueueing jobs =========================================================================================== */
+
+/**
+ * Enqueues a job. `payload` is copied. `options` may be NULL; `receipt`, unless NULL, gets its id, what became of it,
+ * and how safe it is.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`, `TOO_LARGE`: the message names value and limit. `FULL`: the queue's `max_length` is reached.
+ * `DRAINING`: it takes nothing new. `STORAGE_FULL`: the disk is full, nothing was written; retry when there is room.
+ * `FROZEN`: the disk failed; whether the job is there after a restart is unknown. `TIMEOUT`: the host did not answer;
+ * the job may be there: with an `id` of its own it can be enqueued again. `CLOSED`, `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_enqueue(struct flowmesh_queue *queue,
+                                       const void *payload,
+                                       size_t payload_bytes,
+                                       const struct flowmesh_enqueue_options *options,
+                                       struct flowmesh_receipt *receipt);
+
+/**
+ * Enqueues `job_count` jobs, at most 10000, in one write: all or none. `options` may be NULL and count for the jobs that
+ * have none of their own. `receipts`, unless NULL, has room for one of each job, in their order.
+ *
+ * Errors:
+ * As `flowmesh_queue_enqueue`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_enqueue_many(struct flowmesh_queue *queue,
+                                            const struct flowmesh_new_job *jobs,
+                                            size_t job_count,
+                                            const struct flowmesh_enqueue_options *options,
+                                            struct flowmesh_receipt *receipts);
+
+/* Jobs ====================================================================================================== */
+
+/**
+ * Its payload, lent until the job is freed; so is all that these functions lend. With a bad handle they return an empty
+ * value, or a negative status where they return a number, and `flowmesh_error_code` says which error it was.
+ *
+ * Threads: any, as for all functions of a job. Those that read never block.
+ */
+struct flowmesh_bytes flowmesh_job_payload(const struct flowmesh_job *job);
+
+/** Its id, a UUID. */
+struct flowmesh_text flowmesh_job_id(const struct flowmesh_job *job);
+
+/** The name of its queue. */
+struct flowmesh_text flowmesh_job_queue(const struct flowmesh_job *job);
+
+/** Its group; no text (`data` is NULL) when it has none. */
+struct flowmesh_text flowmesh_job_group(const struct flowmesh_job *job);
+
+/** How its payload is encoded; no text when nobody said. */
+struct flowmesh_text flowmesh_job_content_type(const struct flowmesh_job *job);
+
+/** The value of its first header of that name; no text when it has none. */
+struct flowmesh_text flowmesh_job_header(const struct flowmesh_job *job, const char *name);
+
+/** How many headers it has. */
+size_t flowmesh_job_header_count(const struct flowmesh_job *job);
+
+/**
+ * Its header number `index`, from 0, in the order they were given. `name` and `value` may be NULL.
+ *
+ * Errors:
+ * `NOT_FOUND`: it has fewer headers.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_header_at(const struct flowmesh_job *job,
+                                       size_t index,
+                                       struct flowmesh_text *name,
+                                       struct flowmesh_text *value);
+
+/** Which attempt this is, 1 and up. */
+uint32_t flowmesh_job_attempt(const struct flowmesh_job *job);
+
+/** Attempts it may have. */
+uint32_t flowmesh_job_max_attempts(const struct flowmesh_job *job);
+
+/** How often it was redriven: made ready again after it was finished. */
+uint32_t flowmesh_job_redrives(const struct flowmesh_job *job);
+
+/** 0 to 255, higher goes first; or a negative status. */
+int32_t flowmesh_job_priority(const struct flowmesh_job *job);
+
+/** How long it was reserved for, when it was; or a negative status. */
+int64_t flowmesh_job_lease_ms(const struct flowmesh_job *job);
+
+/** How long it is still this worker's, as far as this process knows, 0 when it is not any more; or a negative status. */
+int64_t flowmesh_job_remaining_ms(const struct flowmesh_job *job);
+
+/**
+ * 1 when it is to be given back: somebody cancelled it, its lease is over, or the mesh was closed. 0 when not, or a
+ * negative status.
+ */
+int32_t flowmesh_job_is_cancelled(const struct flowmesh_job *job);
+
+/**
+ * A descriptor that is readable once the job is to be given back (`flowmesh_job_is_cancelled`), or a negative status.
+ * For `poll` and its like: do not read, write or close it. It lives until the job is freed.
+ */
+int32_t flowmesh_job_cancel_fd(struct flowmesh_job *job);
+
+/** 1 when it was settled through this handle, 0 when not, or a negative status. */
+int32_t flowmesh_job_is_settled(const struct flowmesh_job *job);
+
+/* Settling jobs ============================================================================================= */
+
+/**
+ * The job is done. `result`, unless NULL, is kept for whoever asks with `flowmesh_queue_result`. `reached`, unless NULL,
+ * gets how safe that is, one of `enum flowmesh_durability`. A job is settled once, by this or one of the next
+ * functions; it is still to be freed.
+ *
+ * Threads: any. Blocks until the host has answered and the disk has what the durability asks for, at most 30 s; signals
+ * do not end that wait.
+ *
+ * Errors:
+ * `LEASE_LOST`: the job is not this worker's any more, or was settled before; nothing is changed. `TOO_LARGE`: the
+ * result is over the queue's `payload_bytes_max`. `STORAGE_FULL`: the disk is full, nothing was written. `FROZEN`: the
+ * disk failed. `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`. After any but `LEASE_LOST` it may be settled again.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_ack(struct flowmesh_job *job,
+                                 const void *result,
+                                 size_t result_bytes,
+                                 int32_t *reached);
+
+/**
+ * The attempt failed: the job waits for the next, or is dead if this was its last. `message` says why in a few words,
+ * of which 1 KiB is kept; `detail` is a stack trace or the like, of which 4 KiB are kept, or NULL. The next attempt
+ * comes after `delay_ms`, or, below 0, as the job's backoff says. `reached` as for `flowmesh_job_ack`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the delay is over ten years.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_nack(struct flowmesh_job *job,
+                                  const char *message,
+                                  const char *detail,
+                                  int64_t delay_ms,
+                                  int32_t *reached);
+
+/**
+ * No attempt can succeed: the job is dead. `message`, `detail` and `reached` as for `flowmesh_job_nack`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_reject(struct flowmesh_job *job,
+                                    const char *message,
+                                    const char *detail,
+                                    int32_t *reached);
+
+/**
+ * Gives the job back as if it had not been taken: the attempt does not count. `reached` as for `flowmesh_job_ack`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_release(struct flowmesh_job *job,
+                                     int32_t *reached);
+
+/**
+ * Puts the job off by `delay_ms`; the attempt does not count. `reached` as for `flowmesh_job_ack`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the delay is below 0 or over ten years.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_snooze(struct flowmesh_job *job, int64_t delay_ms, int32_t *reached);
+
+/**
+ * Acks jobs of this queue, at most 1000, in one write. `outcomes`, unless NULL, has room for a status of each job, in
+ * their order. Returns `FLOWMESH_OK` when all were acked, else the error of the first that was not.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`; `INVALID_ARGUMENT`: a job of another queue; `TOO_LARGE`: there are too many. Of errors that are
+ * about all of them nothing is acked.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_ack_many(struct flowmesh_queue *queue,
+                                        struct flowmesh_job *const *jobs,
+                                        size_t job_count,
+                                        flowmesh_status *outcomes);
+
+/**
+ * More time: the job is this worker's for `lease_ms` from now, or with 0 for as long as it was reserved. `left_ms`,
+ * unless NULL, gets how long it is the worker's now: less than was asked for when its deadline is near.
+ *
+ * Blocks until the host has answered.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the lease is not 1000 to 43200000 (12 hours).
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_extend(struct flowmesh_job *job,
+                                    int64_t lease_ms,
+                                    int64_t *left_ms);
+
+/**
+ * Tells how far it has come: anything up to 4 KiB, shown to who looks at the job. Kept in memory only.
+ *
+ * Blocks until the host has answered.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`. `TOO_LARGE`: it is longer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_progress(struct flowmesh_job *job, const void *progress, size_t progress_bytes);
+
+/**
+ * Frees a job, and with it all that it lent. One that was not settled stays leased until its lease ends, and is then
+ * tried again with the attempt counted: give it back with `flowmesh_job_release`. NULL is fine.
+ */
+flowmesh_status flowmesh_job_free(struct flowmesh_job *job);
+
+/** Frees `count` jobs and sets their places to NULL; places that are NULL already are fine. */
+flowmesh_status flowmesh_job_free_many(struct flowmesh_job **jobs, size_t count);
+
+/* What jobs carry =========================================================================================== */
+
+/**
+ * The payload, lent until the content is freed; so is all that these functions lend. Contents come of
+ * `flowmesh_queue_content` and `flowmesh_queue_result`.
+ *
+ * Threads: any. They never block.
+ */
+struct flowmesh_bytes flowmesh_content_payload(const struct flowmesh_content *content);
+
+/** How the payload is encoded; no text (`data` is NULL) when nobody said. */
+struct flowmesh_text flowmesh_content_type(const struct flowmesh_content *content);
+
+/** The value of the first header of that name; no text when there is none. */
+struct flowmesh_text flowmesh_content_header(const struct flowmesh_content *content, const char *name);
+
+/** How many headers there are. */
+size_t flowmesh_content_header_count(const struct flowmesh_content *content);
+
+/**
+ * Header number `index`, from 0, in the order they were given. `name` and `value` may be NULL.
+ *
+ * Errors:
+ * `NOT_FOUND`: there are fewer headers.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_content_header_at(const struct flowmesh_content *content,
+                                           size_t index,
+                                           struct flowmesh_text *name,
+                                           struct flowmesh_text *value);
+
+/** Frees it. NULL is fine. */
+flowmesh_status flowmesh_content_free(struct flowmesh_content *content);
+
+/* Looking at queues and jobs ================================================================================ */
+
+/**
+ * The queue's numbers, into `*out`, which begins with its size (`FLOWMESH_QUEUE_STATS_INIT`). It takes as long for a queue
+ * of millions as for an empty one.
+ *
+ * Threads: any, as for all these functions. They block until the host has answered, at most 30 s.
+ *
+ * Errors:
+ * `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`; so for all these functions.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_get_stats(const struct flowmesh_queue *queue,
+                                         struct flowmesh_queue_stats *out);
+
+/**
+ * Up to `most` jobs, 1 to 1000, in `state`, one of `enum flowmesh_job_state`: waiting ones in the order in which they will
+ * be handed out, finished ones as they were finished. `cursor` says where to begin, and gets where to go on; NULL lists
+ * from the begin. The list in `*out` is the caller's to free; it does not change.
+ *
+ *     flowmesh_cursor cursor = FLOWMESH_CURSOR_INIT;
+ *     while (cursor.state != 2 && flowmesh_queue_list(queue, FLOWMESH_JOB_DEAD, &cursor, 100, &list) == FLOWMESH_OK)
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the state, the cursor, or `most`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_list(const struct flowmesh_queue *queue,
+                                    int32_t state,
+                                    struct flowmesh_cursor *cursor,
+                                    size_t most,
+                                    struct flowmesh_job_list **out);
+
+/**
+ * The job of this id, without taking it, as a list of one that is the caller's to free.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is no such job, or not any more. `INVALID_ARGUMENT`: `job` is no id.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_peek(const struct flowmesh_queue *queue,
+                                    const char *job,
+                                    struct flowmesh_job_list **out);
+
+/** How many jobs it lists. */
+size_t flowmesh_job_list_count(const struct flowmesh_job_list *list);
+
+/**
+ * Job number `index`, from 0, into `*out`, which begins with its size (`FLOWMESH_JOB_INFO_INIT`). Its texts and bytes are
+ * lent until the list is freed. Does not block.
+ *
+ * Errors:
+ * `NOT_FOUND`: it lists fewer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_list_get(const struct flowmesh_job_list *list,
+                                      size_t index,
+                                      struct flowmesh_job_info *out);
+
+/**
+ * Failure number `failure`, from 0, the oldest first, of job number `index`, into `*out`, which begins with its size
+ * (`FLOWMESH_FAILURE_INIT`). Its texts are lent until the list is freed. Does not block.
+ *
+ * Errors:
+ * `NOT_FOUND`: there are fewer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_list_failure(const struct flowmesh_job_list *list,
+                                          size_t index,
+                                          size_t failure,
+                                          struct flowmesh_failure *out);
+
+/** Frees it. NULL is fine. */
+flowmesh_status flowmesh_job_list_free(struct flowmesh_job_list *list);
+
+/**
+ * What the job of this id carries. The content in `*out` is the caller's to free.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is no such job, or not any more. `INVALID_ARGUMENT`: `job` is no id.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_content(const struct flowmesh_queue *queue,
+                                       const char *job,
+                                       struct flowmesh_content **out);
+
+/**
+ * What the job of this id was acked with. The content in `*out` is the caller's to free; it is NULL, without an error, when
+ * the job has no result, or not yet, or not any more.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is no such job, or not any more. `INVALID_ARGUMENT`: `job` is no id.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_result(const struct flowmesh_queue *queue,
+                                      const char *job,
+                                      struct flowmesh_content **out);
+
+/** The name of a state, `"ready"` and so on, as all languages spell it. Static text; `"unknown"` for what is no state. */
+const char *flowmesh_job_state_name(int32_t state);
+
+/* Managing queues and their jobs ============================================================================ */
+
+/**
+ * Cancels the job of this id: at once if it waits; by asking its worker if one has it. `why`, which may be NULL, is kept
+ * with it. `outcome`, unless NULL, gets one of `enum flowmesh_cancelled`.
+ *
+ * Threads: any, as for all these functions. They block until the host has answered, at most 30 s.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is no such job, or not any more. `INVALID_ARGUMENT`: `job` is no id. `STORAGE_FULL`, `FROZEN`,
+ * `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`, as for `flowmesh_queue_enqueue`; so for all these functions.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_cancel(struct flowmesh_queue *queue,
+                                      const char *job,
+                                      const char *why,
+                                      int32_t *outcome);
+
+/**
+ * Makes the finished jobs of these ids, at most 10000, ready again as if they were new; all or none.
+ *
+ * Errors:
+ * `NOT_FOUND`: one is not there. `INVALID_ARGUMENT`: one is no id, or not finished. `TOO_LARGE`: there are too many.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_redrive(struct flowmesh_queue *queue,
+                                       const char *const *jobs,
+                                       size_t job_count);
+
+/** Makes up to `most` dead jobs ready again, those that have been dead longest first. `count`, unless NULL, gets how many. */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_redrive_dead(struct flowmesh_queue *queue,
+                                            uint64_t most,
+                                            uint64_t *count);
+
+/**
+ * Makes `count` dead jobs ready again at `rate`, from now on, in the place of what was asked for before; 0 ends it, and
+ * `rate` may be NULL then.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the rate is out of bounds.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_redrive_at(struct flowmesh_queue *queue,
+                                          uint64_t count,
+                                          const struct flowmesh_rate *rate);
+
+/**
+ * Removes all jobs in `state`, one of `enum flowmesh_job_state`. `count`, unless NULL, gets how many.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: it is no state; or leased, whose jobs are cancelled, not purged.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_purge(struct flowmesh_queue *queue, int32_t state, uint64_t *count);
+
+/**
+ * Removes the job of this id.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is no such job. `INVALID_ARGUMENT`: `job` is no id, or a worker has it: cancel it.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_remove(struct flowmesh_queue *queue, const char *job);
+
+/** Hands out nothing until `flowmesh_queue_resume`; what workers have they keep. */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_pause(struct flowmesh_queue *queue);
+
+/** Ends pausing and draining. */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_resume(struct flowmesh_queue *queue);
+
+/**
+ * Takes nothing new until `flowmesh_queue_resume`: enqueueing is `FLOWMESH_ERR_DRAINING`. `idle`, unless NULL, gets 1
+ * when all that was there is finished, else 0: ask again.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_drain(struct flowmesh_queue *queue,
+                                     int32_t *idle);
+
+/**
+ * The same as `FLOWMESH_QUEUE_CONFIG_INIT`, for languages that have no C macros. `size` is the size of the struct as
+ * the caller knows it.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: `size` is not that of any version of the struct.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_config_init(struct flowmesh_queue_config *config,
+                                           size_t size);
+
+/** The same as `FLOWMESH_ENQUEUE_OPTIONS_INIT`. */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_enqueue_options_init(struct flowmesh_enqueue_options *options, size_t size);
+
+/* Reserving jobs ============================================================================================ */
+
+/**
+ * Takes the next job, waiting at most `timeout_ms`: below 0 for ever, 0 only looks. The job in `*out` is the caller's for
+ * as long as it or the queue says: to be settled, by `flowmesh_job_ack` and its like, and to be freed.
+ *
+ * Threads: any; several may take jobs of one queue.
+ *
+ * Errors:
+ * `TIMEOUT`: there was none. `INTERRUPTED`: a signal came (see `on_signal`); a job that came meanwhile goes back.
+ * `CLOSED`: the mesh was closed or freed, also while this waited. `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_next(struct flowmesh_queue *queue,
+                                    int64_t timeout_ms,
+                                    struct flowmesh_job **out);
+
+/**
+ * Waits for a job as `flowmesh_queue_next` does, then takes all that are there, up to `capacity`, at most 1000, into
+ * `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with 0 for as
+ * long as it or the queue says; and is the caller's to free (`flowmesh_job_free_many`).
+ *
+ * Threads: any; several may take jobs of one queue.
+ *
+ * Errors:
+ * As `flowmesh_queue_next`. `INVALID_ARGUMENT`, `TOO_LARGE`: `lease_ms` or `capacity` is out of bounds. `*count` is 0
+ * then.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_reserve(struct flowmesh_queue *queue,
+                                       int64_t lease_ms,
+                                       int64_t timeout_ms,
+                                       struct flowmesh_job **jobs,
+                                       size_t capacity,
+                                       size_t *count);
+
+/**
+ * Starts waiting for up to `most` jobs and returns at once: for event loops. `lease_ms` as for
+ * `flowmesh_queue_reserve`; the wait ends by itself after `timeout_ms`, below 0 never. The reservation in `*out` is the
+ * caller's to free, which gives up waiting; jobs that came meanwhile and were not taken go back.
+ *
+ * Threads: any. Does not block for long: only while there is no room for the request.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`, `TOO_LARGE`: `lease_ms` or `most` is out of bounds; may also come with the answer. `CLOSED`,
+ * `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_reserve_start(struct flowmesh_queue *queue,
+                                             int64_t lease_ms,
+                                             int64_t timeout_ms,
+                                             size_t most,
+                                             struct flowmesh_reservation **out);
+
+/**
+ * Waits for the jobs, at most `timeout_ms`: below 0 for ever, which the reservation's own timeout ends. They are given
+ * out once, into `jobs`, which has room for `capacity`, at least as many as were asked for; `*count` says how many.
+ * Afterwards comes `CLOSED`.
+ *
+ * Threads: any.
+ *
+ * Errors:
+ * `TIMEOUT`: there was none, or this wait ended before the reservation's, which goes on then: `flowmesh_reservation_try`
+ * tells the two apart. `CANCELLED`: somebody cancelled it. `INTERRUPTED`: a signal came; the reservation goes on. As
+ * `flowmesh_queue_reserve`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_reservation_wait(struct flowmesh_reservation *reservation,
+                                          int64_t timeout_ms,
+                                          struct flowmesh_job **jobs,
+                                          size_t capacity,
+                                          size_t *count);
+
+/**
+ * Takes the jobs if they are there. `*done` becomes 1 when the reservation has ended, well or not, and 0 while it goes
+ * on. `jobs`, `capacity` and `*count` as for `flowmesh_reservation_wait`.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * The reservation's failure, with `*done` 1: `TIMEOUT` when there was none in time. As `flowmesh_reservation_wait`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_reservation_try(struct flowmesh_reservation *reservation,
+                                         int32_t *done,
+                                         struct flowmesh_job **jobs,
+                                         size_t capacity,
+                                         size_t *count);
+
+/**
+ * Gives up waiting: whoever waits gets `CANCELLED`, and jobs that came meanwhile go back. Does nothing when the
+ * reservation has ended.
+ *
+ * Threads: any. Does not block.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_reservation_cancel(struct flowmesh_reservation *reservation);
+
+/**
+ * A descriptor that is readable once the reservation has ended, or a negative status. For `poll` and its like: do not
+ * read, write or close it. It lives until the reservation is freed.
+ *
+ * Threads: any. Does not block.
+ */
+int32_t flowmesh_reservation_fd(const struct flowmesh_reservation *reservation);
+
+/** Frees it, giving up waiting when it has not ended; jobs that were not taken go back. NULL is fine. */
+flowmesh_status flowmesh_reservation_free(struct flowmesh_reservation *reservation);
+
+/* Schedules ================================================================================================= */
+
+/**
+ * Enqueues a job at each of the times that `schedule` says, in the place of the schedule of its name if there is one. It is
+ * stored with the queue: one time makes one job, however many processes set the schedule, also after a restart. Where a
+ * clock change skips a time, it fires once, right after; of a repeated time, the first counts.
+ *
+ * Threads: any. Blocks until the host has answered, at most 30 s.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: what the message names; of `cron`, with the column. `TOO_LARGE`: the payload. As
+ * `flowmesh_queue_enqueue`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_schedule(struct flowmesh_queue *queue,
+                                        const struct flowmesh_schedule *schedule);
+
+/**
+ * Removes the schedule of this name; jobs that it enqueued stay.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is none. As `flowmesh_queue_schedule`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_unschedule(struct flowmesh_queue *queue, const char *name);
+
+/**
+ * All schedules of the queue. The list in `*out` is the caller's to free; it does not change.
+ *
+ * Errors:
+ * `TIMEOUT`, `CLOSED`, `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_schedules(const struct flowmesh_queue *queue,
+                                         struct flowmesh_schedule_list **out);
+
+/** How many schedules it lists. */
+size_t flowmesh_schedule_list_count(const struct flowmesh_schedule_list *list);
+
+/**
+ * Schedule number `index`, from 0, into `*out`, which begins with its size (`FLOWMESH_SCHEDULE_INIT`). What it points to is
+ * lent until the list is freed. Does not block.
+ *
+ * Errors:
+ * `NOT_FOUND`: it lists fewer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_schedule_list_get(const struct flowmesh_schedule_list *list,
+                                           size_t index,
+                                           struct flowmesh_schedule *out);
+
+/** Frees it. NULL is fine. */
+flowmesh_status flowmesh_schedule_list_free(struct flowmesh_schedule_list *list);
 
 /* Discovery ================================================================================================= */
 

@@ -178,6 +178,23 @@ impl Call {
         Ok(Out(place))
     }
 
+    /// As [`Call::out`], and nowhere to write when `pointer` is NULL.
+    ///
+    /// # Safety
+    /// As [`Call::out`].
+    pub(crate) unsafe fn optional_out<'a, T>(
+        self,
+        pointer: *mut T,
+        empty: T,
+        argument: &'static str,
+    ) -> Result<Option<Out<'a, T>>> {
+        if pointer.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the caller's duty, passed on.
+        unsafe { self.out(pointer, empty, argument) }.map(Some)
+    }
+
     /// Headers, copied.
     ///
     /// # Safety

@@ -4,6 +4,13 @@ use crate::{
     guard::Call,
     mesh::MeshHandle,
     message::MessageHandle,
+    queue::{
+        NamesHandle, QueueHandle, SettingsHandle,
+        job::{ContentHandle, JobHandle},
+        look::JobsHandle,
+        reserve::ReservationHandle,
+        schedule::SchedulesHandle,
+    },
     registry::{HANDLES_MAX, Ref, Registry},
     rpc::PendingHandle,
     service::{RequestHandle, ServiceHandle},
@@ -68,6 +75,14 @@ handles! {
     Pending(PendingHandle) = crate::rpc::flowmesh_pending, "pending call";
     Instances(InstancesHandle) = crate::stats::flowmesh_instance_list, "list of instances";
     Snapshot(SnapshotHandle) = crate::stats::flowmesh_snapshot, "snapshot";
+    Queue(QueueHandle) = crate::queue::flowmesh_queue, "queue";
+    Names(NamesHandle) = crate::queue::flowmesh_name_list, "list of names";
+    Settings(SettingsHandle) = crate::queue::flowmesh_queue_settings, "settings";
+    Job(JobHandle) = crate::queue::job::flowmesh_job, "job";
+    Content(ContentHandle) = crate::queue::job::flowmesh_content, "content";
+    Reservation(ReservationHandle) = crate::queue::reserve::flowmesh_reservation, "reservation";
+    Jobs(JobsHandle) = crate::queue::look::flowmesh_job_list, "list of jobs";
+    Schedules(SchedulesHandle) = crate::queue::schedule::flowmesh_schedule_list, "list of schedules";
 }
 
 /// A handle's value for the time of a call: freeing the handle meanwhile does not take it away.
@@ -125,6 +140,30 @@ impl Call {
         }
         last(&value);
         Ok(())
+    }
+
+    /// Ends `count` handles and writes NULL in their places; NULL is fine.
+    ///
+    /// # Safety
+    /// `handles` is NULL or points to `count` handles that nobody else uses during the call.
+    pub(crate) unsafe fn free_many<T: Handle>(
+        self,
+        handles: *mut *mut T::C,
+        count: usize,
+        argument: &'static str,
+    ) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        // SAFETY: the caller's duty, passed on.
+        for place in unsafe { self.room(handles, count, argument) }? {
+            // SAFETY: the caller filled each place, with NULL if with nothing else.
+            let handle = unsafe { place.assume_init_read() };
+            outcome = outcome.and(self.free::<T>(handle, |_| ()));
+            place.write(std::ptr::null_mut());
+        }
+        outcome
     }
 }
 

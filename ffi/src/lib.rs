@@ -25,6 +25,8 @@ pub mod subscription;
 pub mod rpc;
 pub mod service;
 
+pub mod queue;
+
 pub mod stats;
 
 pub mod options;
@@ -32,6 +34,7 @@ pub mod options;
 mod guard;
 mod handle;
 mod registry;
+mod text;
 mod wait;
 
 use std::ffi::{c_char, c_void};

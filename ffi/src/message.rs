@@ -4,12 +4,10 @@ use crate::{
     flowmesh_bytes, flowmesh_status, flowmesh_text,
     guard::{Call, guard, guard_value},
     handle::Live,
+    text::Texts,
 };
-use flowmesh::{Delivery, ErrorKind, Message, Result};
-use std::{
-    ffi::{CStr, c_char},
-    sync::OnceLock,
-};
+use flowmesh::{Delivery, Message, Result};
+use std::{ffi::c_char, sync::OnceLock};
 
 /// A message: an event, a request or an answer. It never changes, so any number of threads may read it.
 pub struct flowmesh_message {
@@ -30,7 +28,7 @@ pub(crate) struct MessageHandle {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_message_subject(message: *const flowmesh_message) -> flowmesh_text {
     guard_value("flowmesh_message_subject", flowmesh_text::NONE, |call| {
-        Ok(read(call, message)?.texts().text(0))
+        Ok(read(call, message)?.texts().fixed(0))
     })
 }
 
@@ -49,13 +47,8 @@ pub unsafe extern "C" fn flowmesh_message_header(
     name: *const c_char,
 ) -> flowmesh_text {
     guard_value("flowmesh_message_header", flowmesh_text::NONE, |call| {
-        let message = read(call, message)?;
-        if name.is_null() {
-            return Err(call.null("name"));
-        }
-        // SAFETY: not NULL, and the manual asks for a C string.
-        let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-        Ok(message.header(name))
+        // SAFETY: the arguments are as the manual asks.
+        unsafe { read(call, message)?.texts().header(call, name) }
     })
 }
 
@@ -77,19 +70,8 @@ pub unsafe extern "C" fn flowmesh_message_header_at(
     value: *mut flowmesh_text,
 ) -> flowmesh_status {
     guard("flowmesh_message_header_at", |call| {
-        let message = read(call, message)?;
-        let texts = message.texts();
-        if index >= texts.header_count() {
-            let count = texts.header_count();
-            return Err(call.error(ErrorKind::NotFound).with("index", index).with("header_count", count));
-        }
-        for (out, text) in [(name, 1 + 2 * index), (value, 2 + 2 * index)] {
-            if !out.is_null() {
-                // SAFETY: not NULL, and the rest is as the manual asks.
-                unsafe { call.out(out, flowmesh_text::NONE, "out") }?.set(texts.text(text));
-            }
-        }
-        Ok(())
+        // SAFETY: the arguments are as the manual asks.
+        unsafe { read(call, message)?.texts().header_at(call, index, name, value) }
     })
 }
 
@@ -98,7 +80,7 @@ pub unsafe extern "C" fn flowmesh_message_header_at(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_message_content_type(message: *const flowmesh_message) -> flowmesh_text {
     guard_value("flowmesh_message_content_type", flowmesh_text::NONE, |call| {
-        Ok(read(call, message)?.header(b"content-type"))
+        Ok(read(call, message)?.texts().named(b"content-type"))
     })
 }
 
@@ -158,18 +140,8 @@ pub unsafe extern "C" fn flowmesh_message_free_many(
     count: usize,
 ) -> flowmesh_status {
     guard("flowmesh_message_free_many", |call| {
-        if count == 0 {
-            return Ok(());
-        }
-        let mut outcome = Ok(());
         // SAFETY: the manual asks for `count` places.
-        for place in unsafe { call.room(messages, count, "messages") }? {
-            // SAFETY: the caller filled each place, with NULL if with nothing else.
-            let message = unsafe { place.assume_init_read() };
-            outcome = outcome.and(call.free::<MessageHandle>(message, |_| ()));
-            place.write(std::ptr::null_mut());
-        }
-        outcome
+        unsafe { call.free_many::<MessageHandle>(messages, count, "messages") }
     })
 }
 
@@ -188,42 +160,9 @@ impl MessageHandle {
     }
 
     fn texts(&self) -> &Texts {
-        self.texts.get_or_init(|| Texts::of(&self.delivery.message))
-    }
-
-    fn header(&self, name: &[u8]) -> flowmesh_text {
-        let position = self.delivery.message.headers().position(|(found, _)| found.as_bytes() == name);
-        position.map_or(flowmesh_text::NONE, |index| self.texts().text(2 + 2 * index))
-    }
-}
-
-/// The texts of a message with a NUL behind each, made when the first is asked for: in the frame they lie
-/// without.
-struct Texts {
-    bytes: Box<[u8]>,
-    /// Where each text ends, before its NUL: the subject, then name and value of each header.
-    ends: Box<[u32]>,
-}
-
-impl Texts {
-    fn of(message: &Message) -> Self {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-        let headers = message.headers().flat_map(|(name, value)| [name, value]);
-        for text in [message.subject()].into_iter().chain(headers) {
-            bytes.extend_from_slice(text.as_bytes());
-            ends.push(u32::try_from(bytes.len()).expect("the wire format keeps all texts below 17 KiB"));
-            bytes.push(0);
-        }
-        Self { bytes: bytes.into(), ends: ends.into() }
-    }
-
-    fn header_count(&self) -> usize {
-        self.ends.len() / 2
-    }
-
-    fn text(&self, index: usize) -> flowmesh_text {
-        let from = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize + 1);
-        let text = &self.bytes[from..self.ends[index] as usize];
-        flowmesh_text { data: text.as_ptr().cast(), size: text.len() }
+        self.texts.get_or_init(|| {
+            let message = &self.delivery.message;
+            Texts::of([message.subject()], message.headers())
+        })
     }
 }

@@ -98,6 +98,11 @@ pub struct flowmesh_open_options {
     pub interrupt: flowmesh_interrupt,
     /// What `interrupt` is called with.
     pub interrupt_context: *mut c_void,
+    /// Host: 1 to open a directory whose stored jobs are damaged all the same: what is damaged is moved into
+    /// `quarantine`, never deleted. 0: that is `FLOWMESH_ERR_CORRUPT`.
+    pub repair: i32,
+    /// 0.
+    pub reserved: i32,
 }
 
 /// How to publish. Begin with `FLOWMESH_PUBLISH_OPTIONS_INIT`.
@@ -304,7 +309,9 @@ impl Call {
         Ok(())
     }
 
-    unsafe fn init<T: SizedStruct>(self, pointer: *mut T, size: usize) -> Result<()> {
+    /// # Safety
+    /// `pointer` is NULL or points to `size` writable bytes.
+    pub(crate) unsafe fn init<T: SizedStruct>(self, pointer: *mut T, size: usize) -> Result<()> {
         if pointer.is_null() {
             return Err(self.null("options"));
         }
@@ -391,7 +398,8 @@ impl flowmesh_open_options {
             builder = builder.wait_strategy(strategy);
         }
         let shared_memory = call.truth(self.shared_memory, "shared_memory")?;
-        Ok(builder.shared_memory(shared_memory).breaker(self.breaker_options(call)?))
+        let repair = call.truth(self.repair, "repair")?;
+        Ok(builder.shared_memory(shared_memory).breaker(self.breaker_options(call)?).repair(repair))
     }
 
     /// `None` for the default.
@@ -526,7 +534,8 @@ impl flowmesh_serve_options {
 }
 
 impl Call {
-    fn truth(self, value: i32, argument: &'static str) -> Result<bool> {
+    /// 1 or 0.
+    pub(crate) fn truth(self, value: i32, argument: &'static str) -> Result<bool> {
         match value {
             0 => Ok(false),
             1 => Ok(true),

@@ -49,7 +49,7 @@ pub unsafe extern "C" fn flowmesh_publish(
         let (subject, payload) =
             unsafe { (call.text(subject, "subject")?, call.bytes(payload, payload_bytes, "payload")?) };
         // SAFETY: NULL is nowhere to write, anything else is as the manual asks.
-        let out = if id.is_null() { None } else { Some(unsafe { call.out(id, 0, "id") }?) };
+        let out = unsafe { call.optional_out(id, 0, "id") }?;
         let published = if options.is_null() {
             mesh.mesh.publish(subject, payload)?
         } else {

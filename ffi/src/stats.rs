@@ -425,7 +425,7 @@ pub unsafe extern "C" fn flowmesh_snapshot_free(snapshot: *mut flowmesh_snapshot
 }
 
 impl Call {
-    fn pick<T>(self, list: &[T], index: usize) -> Result<&T> {
+    pub(crate) fn pick<T>(self, list: &[T], index: usize) -> Result<&T> {
         let found = list.get(index);
         found.ok_or_else(|| self.error(ErrorKind::NotFound).with("index", index).with("count", list.len()))
     }
