@@ -5,7 +5,7 @@ use crate::{
     jobs::Made,
     js::{Answer, Call, Function, TextBuffer},
     options::{Opening, Serving, Subscribing, millis, parse},
-    pack,
+    pack, queues,
     state::{Batch, Served, State, Subscribed, await_answer, take_answer},
 };
 use flowmesh::{
@@ -56,6 +56,28 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("awaitCall", await_call),
     ("watchCall", watch_call),
     ("cancelCall", cancel_call),
+    ("declareQueue", queues::declare_queue),
+    ("findQueue", queues::find_queue),
+    ("queueNames", queues::queue_names),
+    ("forgetQueue", queues::forget_queue),
+    ("askQueue", queues::ask_queue),
+    ("schedule", queues::schedule),
+    ("enqueueJobs", queues::enqueue_jobs),
+    ("startEnqueueJobs", queues::start_enqueue_jobs),
+    ("reserve", queues::reserve),
+    ("ackJobs", queues::ack_jobs),
+    ("settle", queues::settle),
+    ("extend", queues::extend),
+    ("progress", queues::progress),
+    ("remaining", queues::remaining),
+    ("isCancelled", queues::is_cancelled),
+    ("watchJob", queues::watch_job),
+    ("forgetJob", queues::forget_job),
+    ("takeReply", queues::take_reply),
+    ("awaitReply", queues::await_reply),
+    ("watchReply", queues::watch_reply),
+    ("cancelReply", queues::cancel_reply),
+    ("inspect", queues::inspect),
 ];
 
 // ---------- the environment
@@ -94,7 +116,7 @@ fn take_job(state: &State, call: &Call) -> Result<Answer> {
     Ok(state.settle(id, made)?.map_or(Answer::Nothing, Answer::Text))
 }
 
-fn job(state: &State, work: impl FnOnce() -> Result<Made> + Send + 'static) -> Result<Answer> {
+pub(crate) fn job(state: &State, work: impl FnOnce() -> Result<Made> + Send + 'static) -> Result<Answer> {
     let id = state.new_id();
     state.jobs()?.start(id, work)?;
     Ok(Answer::Number(id as f64))
@@ -118,7 +140,7 @@ fn connect_tcp(state: &State, call: &Call) -> Result<Answer> {
     job(state, move || builder.connect_tcp(&address, &secret).map(Made::Mesh))
 }
 
-fn mesh(state: &State, call: &Call, operation: &'static str) -> Result<Mesh> {
+pub(crate) fn mesh(state: &State, call: &Call, operation: &'static str) -> Result<Mesh> {
     state.meshes.with(call.id(0)?, operation, |mesh| Ok(mesh.clone()))
 }
 
@@ -435,7 +457,7 @@ fn handler_error(call: &Call, at: usize) -> Result<HandlerError> {
     Ok(HandlerError { kind: text(call, at)?, message: text(call, at + 1)? })
 }
 
-fn text(call: &Call, index: usize) -> Result<String> {
+pub(crate) fn text(call: &Call, index: usize) -> Result<String> {
     call.text(index, &mut TextBuffer::default()).map(str::to_owned)
 }
 

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::js::{Wake, panicked};
-use flowmesh::{Error, Mesh, PendingCall, Result, Service, Subscription};
+use flowmesh::{Error, Mesh, PendingCall, PendingReply, Result, Service, Subscription};
 use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,6 +19,7 @@ pub(crate) enum Made {
     Subscription(Subscription),
     Service(Service),
     Call(PendingCall),
+    Reply(PendingReply),
     Text(String),
     Nothing,
 }

@@ -37,6 +37,8 @@ pub(crate) enum Answer {
     Text(String),
     /// A new buffer with the record of one message.
     Record(Message, Extra),
+    /// A new buffer with these bytes.
+    Bytes(Vec<u8>),
 }
 
 /// One environment's addon: freed with its environment.
@@ -334,6 +336,10 @@ impl Call<'_> {
                 Answer::Number(number) => sys::napi_create_double(self.env, number, &raw mut value),
                 Answer::Big(number) => sys::napi_create_bigint_uint64(self.env, number, &raw mut value),
                 Answer::Text(text) => self.string(&text, &mut value),
+                Answer::Bytes(bytes) => {
+                    let (from, length) = (bytes.as_ptr().cast(), bytes.len());
+                    sys::napi_create_buffer_copy(self.env, length, from, ptr::null_mut(), &raw mut value)
+                }
                 Answer::Record(message, extra) => {
                     let bytes = pack::record_bytes(&message, extra);
                     let mut pointer = ptr::null_mut();

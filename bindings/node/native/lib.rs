@@ -15,4 +15,6 @@ mod jobs;
 mod js;
 mod options;
 mod pack;
+mod queue_options;
+mod queues;
 mod state;

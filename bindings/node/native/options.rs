@@ -26,6 +26,7 @@ pub(crate) struct Opening {
     breaker: Option<Breaker>,
     timeout_ms: Option<f64>,
     shared_memory: Option<bool>,
+    repair: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +87,9 @@ impl Opening {
         }
         if let Some(yes) = self.shared_memory {
             builder = builder.shared_memory(yes);
+        }
+        if let Some(yes) = self.repair {
+            builder = builder.repair(yes);
         }
         builder
     }

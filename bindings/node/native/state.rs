@@ -5,10 +5,11 @@ use crate::{
     jobs::{Jobs, Made},
     js::{Link, Scratch},
     pack::{self, Extra},
+    queues::Pending,
 };
 use flowmesh::{
-    Delivery, Error, ErrorKind, Mesh, Message, PendingCall, ReadySet, Request, Result, Service, Subscription,
-    Wait,
+    Delivery, Error, ErrorKind, Job, Mesh, Message, PendingCall, Queue, ReadySet, Request, Result, Service,
+    Subscription, Wait,
 };
 use std::{
     cell::{Cell, OnceCell, RefCell, RefMut},
@@ -26,6 +27,11 @@ pub(crate) struct State {
     pub(crate) services: Table<Served>,
     pub(crate) requests: Table<Request>,
     pub(crate) calls: Table<PendingCall>,
+    pub(crate) queues: Table<Queue>,
+    /// Jobs that this environment has.
+    pub(crate) leases: Table<Job>,
+    /// Answers of queues that are not there yet.
+    pub(crate) replies: Table<Pending>,
     tokens: RefCell<Vec<u64>>,
 }
 
@@ -103,6 +109,7 @@ impl State {
                 self.services.insert(id, Served { service, held: None });
             }
             Made::Call(call) => self.calls.insert(id, call),
+            Made::Reply(reply) => self.replies.insert(id, Pending::told(reply)),
             Made::Text(text) => return Ok(Some(text)),
             Made::Nothing => {}
         }
@@ -116,6 +123,9 @@ impl State {
             running.jobs.close();
         }
         self.calls.take_all();
+        self.replies.take_all();
+        self.leases.take_all();
+        self.queues.take_all();
         self.requests.take_all();
         self.subscriptions.take_all();
         self.services.take_all();

@@ -2,6 +2,9 @@
 // The package `flowmesh`, for `require`. `index.mts` gives the same objects to `import`.
 
 export { type ErrorCode, type ErrorKind, errorKinds, FlowMeshError } from './errors.js'
+export type { Receipt } from './enqueue.js'
+export { type Damage, inspect, type Inspection } from './inspect.js'
+export { Content, Job, type NackOptions, Reject, Snooze } from './job.js'
 export { Message } from './message.js'
 export {
   type BreakerOptions,
@@ -19,7 +22,32 @@ export {
   type SubscribeOptions,
   type WaitStrategy,
 } from './mesh.js'
+export {
+  type CallSafety,
+  type Failure,
+  type JobInfo,
+  type JobState,
+  type Listed,
+  type ListOptions,
+  type NewJob,
+  Queue,
+  type QueueStats,
+  type ReserveOptions,
+  type ScheduleInfo,
+} from './queue.js'
+export type {
+  EnqueueOptions,
+  JobOptions,
+  Keep,
+  QueueBackoff,
+  QueueConfig,
+  Rate,
+  ScheduleOptions,
+  Unique,
+} from './queue-options.js'
+export type { Durability, Reached } from './replies.js'
 export { type CallContext, type CallHandler, Reply, Service } from './service.js'
 export type { BusStats, InstanceInfo, Latency, ServiceInfo, ServiceStats, SessionStats, Stats } from './stats.js'
 export { type EventHandler, type ReceiveOptions, Subscription, type SubscriptionStats } from './subscription.js'
 export type { Headers, Payload, Signal } from './types.js'
+export { type JobHandler, type StopOptions, Worker, type WorkerOptions, type WorkerStats } from './worker.js'

@@ -10,10 +10,14 @@ import { isTurnOver, job, nextTurn } from './loop.js'
 import type { Message } from './message.js'
 import { native } from './native.js'
 import { encode, flatHeaders, JSON_TYPE, TEXT_TYPE } from './payload.js'
+import { Queue } from './queue.js'
+import { configJson, type QueueConfig } from './queue-options.js'
+import { json, whenAnswered } from './replies.js'
 import { type CallHandler, Service, SMALL_BYTES } from './service.js'
 import { camelKeys, type EventHandler, Subscription } from './subscription.js'
 import type { FileUrl, Headers, Payload, Signal } from './types.js'
 import type { InstanceInfo, ServiceInfo, Stats } from './stats.js'
+import { type JobHandler, Worker, type WorkerOptions } from './worker.js'
 
 /** How native threads wait for the other side: `adaptive` looks for `spinUs` before it sleeps (default, 5 µs). */
 export type WaitStrategy = 'adaptive' | 'block' | 'spin' | { readonly spinUs: number } | { readonly intervalMs: number }
@@ -52,6 +56,11 @@ export interface OpenOptions extends CommonOptions {
   readonly ringBytes?: number
   /** The most clients. Default: 1024. */
   readonly maxSessions?: number
+  /**
+   * Whether damaged durable data is opened all the same: what is damaged is moved into `quarantine/`, never deleted.
+   * Default: false, opening is refused as `CORRUPT`, naming file and offset.
+   */
+  readonly repair?: boolean
 }
 
 /** Options of `connect` and `connectTcp`. */
@@ -152,11 +161,12 @@ interface Info {
  * mesh.serve('text.upper', request => request.text.toUpperCase())
  * ```
  *
- * @throws FlowMeshError `ALREADY_OPEN`: another process is its host; `context.pid` names it.
+ * @throws FlowMeshError `ALREADY_OPEN`: another process is its host; `context.pid` names it. `CORRUPT`: its durable data
+ * is damaged; names file and offset, see `repair`.
  */
 export async function open(directory: string | FileUrl, options?: OpenOptions): Promise<Mesh> {
   const operation = 'mesh.open'
-  const known = [...COMMON, 'maxMessageBytes', 'ringBytes', 'maxSessions'] as const
+  const known = [...COMMON, 'maxMessageBytes', 'ringBytes', 'maxSessions', 'repair'] as const
   const given = check.options(operation, options, known)
   const whole = (name: 'maxMessageBytes' | 'ringBytes' | 'maxSessions', min: number, max: number) =>
     check.optional(given[name], value => check.integer(operation, name, value, min, max))
@@ -165,6 +175,7 @@ export async function open(directory: string | FileUrl, options?: OpenOptions): 
     maxMessageBytes: whole('maxMessageBytes', 1024, 2 ** 30),
     ringBytes: whole('ringBytes', 64 * 1024, 64 * 2 ** 20),
     maxSessions: whole('maxSessions', 1, 2 ** 31 - 1),
+    repair: check.optional(given.repair, value => check.flag(operation, 'repair', value)),
   })
   const path = directoryPath(operation, directory)
   return start(operation, given.signal, () => native.open(path, json))
@@ -245,7 +256,8 @@ function breaking(operation: string, breaker: BreakerOptions | boolean): unknown
   }
 }
 
-function directoryPath(operation: string, directory: string | FileUrl): string {
+/** @internal */
+export function directoryPath(operation: string, directory: string | FileUrl): string {
   if (directory instanceof URL) {
     if (directory.protocol !== 'file:') throw check.invalid(operation, 'directory', directory.href, 'must be a file: URL')
     return fileURLToPath(directory)
@@ -292,6 +304,8 @@ export class Mesh {
   readonly #id: number
   readonly #info: Info
   readonly #open = new Set<Subscription | Service>()
+  readonly #queues = new Map<string, Queue>()
+  readonly #workers = new Set<Worker>()
   readonly #calls = new Calls()
   /** The end of what waits to be published, in order. */
   #lane: Promise<unknown> = Promise.resolve()
@@ -513,6 +527,72 @@ export class Mesh {
     return this.#calls.answer(id, name, timeoutMs, signal)
   }
 
+  /**
+   * Makes sure that there is a queue of this name, and gives it. What the settings leave out is as by default.
+   *
+   * @throws FlowMeshError `CONFLICT`: it is there with other settings; names the first that differs, and both values.
+   * `INVALID_ARGUMENT`: names value and limit. `STORAGE_FULL`, `FROZEN`, `IO`, `CLOSED`, `DISCONNECTED`.
+   */
+  async declareQueue(name: string, config?: QueueConfig): Promise<Queue> {
+    const operation = 'mesh.declare_queue'
+    const settings = JSON.stringify(configJson(operation, config))
+    check.text(operation, 'name', name)
+    const mesh = this.#handle(operation)
+    return this.#queue(name, await whenAnswered(native.declareQueue(mesh, name, settings), answer => json<number>(answer)))
+  }
+
+  /**
+   * The queue of this name.
+   *
+   * @throws FlowMeshError `NOT_FOUND`: nobody declared it.
+   */
+  async queue(name: string): Promise<Queue> {
+    const operation = 'mesh.queue'
+    check.text(operation, 'name', name)
+    const found = this.#queues.get(name)
+    const mesh = this.#handle(operation)
+    return found ?? this.#queue(name, await whenAnswered(native.findQueue(mesh, name), answer => json<number>(answer)))
+  }
+
+  #queue(name: string, id: number): Queue {
+    const found = this.#queues.get(name)
+    if (found !== undefined) {
+      native.forgetQueue(id)
+      return found
+    }
+    const queue = new Queue(id, name, this.role === 'host', operation => void this.#handle(operation))
+    this.#queues.set(name, queue)
+    return queue
+  }
+
+  /** The names of all queues. */
+  async queues(): Promise<string[]> {
+    return whenAnswered(native.queueNames(this.#handle('mesh.queues')), answer => json<string[]>(answer))
+  }
+
+  /**
+   * Works on the jobs of a queue: `handler` is called with each, at most `concurrency` at once. What it returns is the
+   * job's result; when it throws or rejects, the attempt has failed.
+   *
+   * ```js
+   * await using worker = mesh.process('mail', async job => { await send(job.value) }, { concurrency: 50 })
+   * ```
+   *
+   * The queue must be there; see `Worker.ready`.
+   *
+   * @throws FlowMeshError `INVALID_ARGUMENT`, `CLOSED`, `DISCONNECTED`.
+   */
+  process(queue: string | Queue, handler: JobHandler, options?: WorkerOptions): Worker {
+    const operation = 'queue.process'
+    this.#handle(operation)
+    if (!(queue instanceof Queue)) check.text(operation, 'queue', queue)
+    const [name, found] = queue instanceof Queue ? [queue.name, Promise.resolve(queue)] : [queue, this.queue(queue)]
+    found.catch(() => {})
+    const worker = new Worker(name, found, handler, options, ended => this.#workers.delete(ended))
+    this.#workers.add(worker)
+    return worker
+  }
+
   /** Lists the services of the mesh with their instances. */
   async services(): Promise<ServiceInfo[]> {
     const json = await job(native.services(this.#handle('mesh.services')))
@@ -538,7 +618,10 @@ export class Mesh {
     return (await job(native.listenTcp(this.#handle(operation), where, key)))!
   }
 
-  /** Ends it with all its subscriptions, services and calls. A host tells its clients. */
+  /**
+   * Ends it with all its subscriptions, services, workers and calls. A host tells its clients. Jobs that are being
+   * worked on are released; `worker.stop()` before it lets them finish.
+   */
   close(): Promise<void> {
     if (!this.#closed) {
       this.#endEventsAndCalls()
@@ -560,6 +643,8 @@ export class Mesh {
   }
 
   #endEventsAndCalls(): void {
+    for (const queue of this.#queues.values()) queue.flush()
+    for (const worker of [...this.#workers]) worker.end()
     this.#closed = true
     for (const opened of [...this.#open]) if (opened instanceof Subscription) opened.end(undefined)
     this.#calls.giveUp(new FlowMeshError('CLOSED', 'mesh.call'))

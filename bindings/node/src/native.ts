@@ -7,6 +7,12 @@ import { FlowMeshError } from './errors.js'
 /** Records: bytes in the scratch memory (a multiple of 8) plus 1 when more may wait, or one large record. */
 export type Batch = number | Buffer
 
+/**
+ * An answer of queues. Below zero: it is pending under this number, negated, which is announced. Else bytes in the
+ * scratch memory, or a durability; JSON; or the bytes that the scratch memory has no room for.
+ */
+export type QueueAnswer = number | string | Buffer
+
 export interface Native {
   start(wake: () => void, makeError: (...texts: string[]) => Error, scratch: Uint8Array): void
   /** Lets what is open keep the process alive, or not. */
@@ -94,6 +100,42 @@ export interface Native {
   /** From now on the answer is announced. */
   watchCall(call: number): void
   cancelCall(call: number): void
+
+  /** The answer is the number that the queue is known by. */
+  declareQueue(mesh: number, name: string, config: string): QueueAnswer
+  findQueue(mesh: number, name: string): QueueAnswer
+  queueNames(mesh: number): QueueAnswer
+  forgetQueue(queue: number): void
+  // A durability is 0 for what the queue says, -1 for `os`, -2 for `fsync`, above 0 an interval in milliseconds.
+  askQueue(queue: number, asking: string, durability: number): QueueAnswer
+  schedule(queue: number, schedule: string, payload: Uint8Array | string, durability: number): QueueAnswer
+  enqueueJobs(queue: number, packed: Uint8Array, bytes: number, durability: number): QueueAnswer
+  /** A job; when it has ended, `watchReply` has its answer announced under the same number. */
+  startEnqueueJobs(queue: number, packed: Uint8Array, bytes: number, durability: number): number
+  reserve(queue: number, most: number, leaseMs: number, timeoutMs: number, durability: number): QueueAnswer
+  /** Acks the jobs whose keys are in the scratch memory, as doubles; `sparing` leaves out those that were cancelled. */
+  ackJobs(count: number, durability: number, sparing: boolean): QueueAnswer
+  settle(
+    job: number,
+    how: number,
+    first: Uint8Array | string | undefined,
+    detail: string | undefined,
+    delayMs: number,
+    durability: number,
+  ): QueueAnswer
+  extend(job: number, leaseMs: number): QueueAnswer
+  progress(job: number, told: Uint8Array | string): QueueAnswer
+  remaining(job: number): number
+  isCancelled(job: number): boolean
+  watchJob(job: number): void
+  forgetJob(job: number): void
+  takeReply(reply: number): QueueAnswer
+  /** As `takeReply`, waiting at most `us`. */
+  awaitReply(reply: number, us: number): QueueAnswer
+  watchReply(reply: number): void
+  cancelReply(reply: number): void
+  /** A job. */
+  inspect(dir: string): number
 }
 
 function load(): Native {

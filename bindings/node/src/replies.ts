@@ -1,0 +1,89 @@
+// Answers of queues: most are there when the native side returns, the others are announced.
+
+import { FlowMeshError, nativeError } from './errors.js'
+import { hold, release, scratch, unwatch, watch } from './loop.js'
+import { native, type QueueAnswer } from './native.js'
+import type { Signal } from './types.js'
+
+/** How safe a change is, or is to be, before its promise resolves: `'fsync'` survives a power cut, `'os'` the death of any process. */
+export type Durability = 'os' | 'fsync' | { readonly intervalMs: number }
+
+/** How safe a change is. `'memory'`: the mesh has no directory. */
+export type Reached = Durability | 'memory'
+
+/** What `read` makes of an answer, now or when it is there. `read` is called before anything else uses the scratch memory. */
+export function whenAnswered<T>(answer: QueueAnswer, read: (answer: QueueAnswer) => T): T | Promise<T> {
+  return typeof answer === 'number' && answer < 0 ? pending(-answer, read) : read(answer)
+}
+
+/** Waits for the answer `id`; what is aborted is given up, and jobs that came go back. */
+export function pending<T>(id: number, read: (answer: QueueAnswer) => T, signal?: Signal): Promise<T> {
+  hold()
+  return new Promise((resolve, reject) => {
+    const finish = (): void => {
+      unwatch(id)
+      release()
+      signal?.removeEventListener('abort', abort)
+    }
+    const abort = (): void => {
+      finish()
+      native.cancelReply(id)
+      reject(signal!.reason)
+    }
+    signal?.addEventListener('abort', abort, { once: true })
+    watch(id, () => {
+      try {
+        const answer = native.takeReply(id)
+        if (typeof answer === 'number' && answer < 0) return
+        finish()
+        resolve(read(answer))
+      } catch (error) {
+        finish()
+        reject(error)
+      }
+    })
+  })
+}
+
+/** What a change was told as, that gives nothing. */
+export function nothing(): void {}
+
+/** An answer in JSON. */
+export function json<T>(answer: QueueAnswer): T {
+  return JSON.parse(answer as string) as T
+}
+
+/** Why one of several jobs was not settled. */
+export interface Refused {
+  readonly index: number
+  readonly error: FlowMeshError
+}
+
+/** What came of settling. */
+export interface Settled {
+  readonly reached: Reached
+  readonly refused: readonly Refused[]
+}
+
+export function settled(answer: QueueAnswer): Settled {
+  if (typeof answer === 'number') return ALL_SETTLED[answer]!
+  const { reached, refused } = json<{ reached: Reached; refused: [number, string, string, string, string[]][] }>(answer)
+  return {
+    reached,
+    refused: refused.map(([index, code, operation, message, context]) => {
+      return { index, error: nativeError(code, operation, message, ...context) }
+    }),
+  }
+}
+
+/** The durability that the native side knows by a number. */
+export function reachedOf(code: number, intervalMs: number): Reached {
+  return code === 2 ? { intervalMs } : (['memory', 'os', 'os', 'fsync'] as const)[code]!
+}
+
+/** A packed answer: where it lies, and its end. */
+export function packed(answer: QueueAnswer): [block: Buffer, end: number] {
+  return typeof answer === 'number' ? [scratch, answer] : [answer as Buffer, (answer as Buffer).length]
+}
+
+const ALL_SETTLED: readonly Settled[] = [0, 1, 2, 3].map(code => ({ reached: reachedOf(code, 0), refused: [] }))
