@@ -102,6 +102,7 @@ soak: | $(STAMPS)/system-base
 	FLOWMESH_QUEUE_CUTS=2000000 cargo test --release -p flowmesh --test queue_power_cuts -- --nocapture
 	FLOWMESH_QUEUE_KILL_ROUNDS=10000 FLOWMESH_QUEUE_FAULT_WORKLOADS=200 \
 		cargo test --release -p flowmesh --test queue_crashes -- --nocapture
+	FLOWMESH_MESH_KILL_ROUNDS=1000 cargo test --release -p flowmesh --test queue_kill -- --nocapture outlives
 	FLOWMESH_LEDGER_KILL_ROUNDS=10000 FLOWMESH_SHUTDOWN_ROUNDS=200 \
 		cargo test --release -p flowmesh --test ledger -- --nocapture survives
 

@@ -4,7 +4,7 @@
 //! kernel outlives it. Afterwards: whatever was acknowledged is there or finished, what was acked never comes back, and
 //! all that is left can be worked on.
 //!
-//! `FLOWMESH_QUEUE_KILL_ROUNDS` (60) says how often, `FLOWMESH_SEED` repeats the choices of a run.
+//! `FLOWMESH_MESH_KILL_ROUNDS` (60) says how often, `FLOWMESH_SEED` repeats the choices of a run.
 #![forbid(unsafe_code)]
 
 mod support;
@@ -158,7 +158,7 @@ fn signal(name: &str, pid: u32) {
 
 #[test]
 fn what_was_acknowledged_outlives_every_process() {
-    let rounds = number("FLOWMESH_QUEUE_KILL_ROUNDS").unwrap_or(60);
+    let rounds = number("FLOWMESH_MESH_KILL_ROUNDS").unwrap_or(60);
     let mut dice = Dice(seed("queue_kill"));
     let (mesh, notes) = (Dir::new(), Dir::new());
     let (at, to) = (mesh.path().to_str().unwrap(), notes.path().to_str().unwrap());
