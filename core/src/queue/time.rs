@@ -17,7 +17,8 @@ pub struct Times {
 /// A line that runs with the boot-time clock and goes on, after the host was closed, where it stood.
 ///
 /// How long the host was closed only the wall clock tells. A clock that was set back meanwhile counts as no time;
-/// while the host is open it may do what it likes.
+/// while the host is open it may do what it likes. One that is wrong again at each start could use up the line in a
+/// few dozen starts: from [`CLOSED_UNTIL`] on the line runs only while the host is open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     at: Moment,
@@ -32,7 +33,10 @@ impl Line {
     /// Begins now, or goes on after `before`: what clock entries and changes showed last.
     pub(super) fn new(times: Times, before: Option<(Moment, Timestamp)>) -> Self {
         let at = match before {
-            Some((at, wall)) => at + Duration::from_nanos(times.wall.0.saturating_sub(wall.0)),
+            Some((at, wall)) => {
+                let closed = Duration::from_nanos(times.wall.0.saturating_sub(wall.0));
+                (at + closed).min(at.max(CLOSED_UNTIL))
+            }
             // So that it is near the wall clock, which helps whoever reads it.
             None => Moment(times.wall.0),
         };
@@ -68,6 +72,9 @@ pub(super) fn wall_at(at: Moment, seen: (Moment, Timestamp)) -> Timestamp {
     Timestamp(seen.1.0.saturating_add(at.0.saturating_sub(seen.0.0)))
 }
 
+/// The year 2116, if no clock was ever wrong. What is left of the line after it are four centuries.
+const CLOSED_UNTIL: Moment = Moment(1 << 62);
+
 /// The wall clock drifts, and is corrected: less than this is not worth an entry.
 const DRIFT_NS: u128 = 1_000_000_000;
 
@@ -101,6 +108,21 @@ mod tests {
         assert_eq!(later.now(times(3, 8060)).at, Moment(7060 * SECOND));
         let mut set_back = Line::new(times(3, 10), before);
         assert_eq!(set_back.now(times(4, 11)).at, Moment(7001 * SECOND));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_at_each_start_does_not_use_it_up() {
+        let (good, bad) = (1_800_000_000, 10);
+        let mut before = (Moment(good * SECOND), Timestamp(good * SECOND));
+        for start in 0..1000 {
+            let times = times(1, if start % 2 == 0 { bad } else { good });
+            let now = Line::new(times, Some(before)).now(times);
+            assert!(now.at >= before.0 && now.at < Moment(u64::MAX / 2), "{now:?}");
+            before = (now.at, now.wall);
+        }
+        let after = Moment(before.0.0 + SECOND);
+        let mut line = Line::new(times(1, good), Some((after, Timestamp(0))));
+        assert_eq!(line.now(times(2, good)).at, Moment(after.0 + SECOND), "it runs on, and never goes back");
     }
 
     #[test]
