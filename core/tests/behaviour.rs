@@ -4,6 +4,9 @@
 //! `cargo test -p flowmesh --test behaviour -- [FILE…]`
 #![forbid(unsafe_code)]
 
+#[path = "behaviour/queues.rs"]
+mod queues;
+
 use flowmesh::{
     Backoff, BreakerOptions, CallOptions, Delivery, Error, ErrorKind, HandlerError, Mesh, Message, Name,
     OnSlow, PendingCall, PublishOptions, RateLimit, Reply, Request, Retry, Role, ServeOptions, Service,
@@ -161,6 +164,8 @@ enum Do {
     Open {
         r#as: String,
         dir: Option<String>,
+        #[serde(default)]
+        repair: bool,
     },
     Connect {
         r#as: String,
@@ -303,13 +308,28 @@ struct RetryFields {
 #[serde(default, deny_unknown_fields)]
 struct EventFields {
     subject: Option<String>,
-    payload: Option<Bytes>,
+    payload: Option<EventPayload>,
     headers: Headers,
     #[serde(deserialize_with = "present")]
     content_type: Option<Option<String>>,
     priority: Option<u8>,
     gap: Option<u64>,
     attempt: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum EventPayload {
+    Job(JobEvent),
+    Bytes(Bytes),
+}
+
+/// What a queue tells of a job.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobEvent {
+    job: String,
+    attempt: u64,
 }
 
 /// Tells `null` apart from a field that is not there.
@@ -395,6 +415,7 @@ struct Seen {
 /// Everything one run of a scenario has named so far. Fields are dropped from the top.
 struct World<'a> {
     options: &'a MeshOptions,
+    queues: queues::Queues,
     calls: HashMap<String, PendingCall>,
     subscriptions: HashMap<String, Subscription>,
     services: HashMap<String, (Service, Arc<Seen>)>,
@@ -421,6 +442,7 @@ impl<'a> World<'a> {
             std::env::temp_dir().join(format!("fm-{}-{}", std::process::id(), RUNS.fetch_add(1, SeqCst)));
         let mut world = Self {
             options,
+            queues: queues::Queues::default(),
             calls: HashMap::new(),
             subscriptions: HashMap::new(),
             services: HashMap::new(),
@@ -481,8 +503,7 @@ impl<'a> World<'a> {
         let on = fields.remove("on").map_or("me".into(), |on| on.as_str().unwrap_or("?").to_owned());
         let wanted = fields.remove("error").map(serde_json::from_value::<ExpectedError>).transpose();
         let wanted = wanted.map_err(|error| error.to_string())?;
-        let step = serde_json::from_value(fields.into()).map_err(|error| error.to_string())?;
-        match (self.perform(&on, step), wanted) {
+        match (self.perform(&on, fields)?, wanted) {
             (Ok(()), None) => Ok(()),
             (Ok(()), Some(wanted)) => Err(format!("it should have failed with {}", wanted.kind)),
             (Err(Trouble::Mismatch(text)), _) => Err(text),
@@ -501,10 +522,20 @@ impl<'a> World<'a> {
         }
     }
 
-    fn perform(&mut self, on: &str, step: Do) -> Done {
+    fn perform(&mut self, on: &str, fields: Headers) -> Result<Done, String> {
+        let name = fields.get("do").and_then(Value::as_str).unwrap_or("?").to_owned();
+        let mesh = self.actors.get(on).ok_or_else(|| Trouble::Mismatch(format!("no mesh is named {on}")));
+        if let Some(done) = self.queues.step(&name, &fields, mesh, &self.directory, self.mark) {
+            return Ok(done);
+        }
+        let step = serde_json::from_value(fields.into()).map_err(|error| error.to_string())?;
+        Ok(self.perform_other(on, step))
+    }
+
+    fn perform_other(&mut self, on: &str, step: Do) -> Done {
         match step {
-            Do::Open { r#as, dir } => {
-                let mesh = self.builder().name(&r#as).open(self.path(dir.as_deref()))?;
+            Do::Open { r#as, dir, repair } => {
+                let mesh = self.builder().name(&r#as).repair(repair).open(self.path(dir.as_deref()))?;
                 self.actors.insert(r#as, mesh);
             }
             Do::Connect { r#as, dir, name, shared_memory } => {
@@ -540,7 +571,7 @@ impl<'a> World<'a> {
                 let timeout = timeout_ms.map_or(WATCHDOG, Duration::from_millis);
                 let subscription = self.subscription(&from)?;
                 let delivery = subscription.receive(Some(timeout))?;
-                expect.check(&delivery)?;
+                expect.check(&delivery, &self.queues)?;
                 if after_ms.is_some_and(|ms| self.mark.elapsed() < Duration::from_millis(ms)) {
                     return mismatch(format!("it came after {:?}", self.mark.elapsed()));
                 }
@@ -621,6 +652,7 @@ impl<'a> World<'a> {
     fn close(&mut self, what: &str) -> Done {
         if let Some(mesh) = self.actors.get(what) {
             mesh.close();
+        } else if self.queues.close(what) {
         } else if let Some(subscription) = self.subscriptions.get(what) {
             subscription.close();
         } else if let Some((service, seen)) = self.services.get(what) {
@@ -764,10 +796,20 @@ impl ServeFields {
 }
 
 impl EventFields {
-    fn check(&self, delivery: &Delivery) -> Done {
+    fn check(&self, delivery: &Delivery, queues: &queues::Queues) -> Done {
         let message = &delivery.message;
         same("subject", self.subject.as_deref(), message.subject())?;
-        same_payload(self.payload.as_ref(), message)?;
+        match &self.payload {
+            Some(EventPayload::Job(JobEvent { job, attempt })) => {
+                let found: Value = serde_json::from_slice(message.payload()).unwrap_or_default();
+                let id = queues.id(job)?.to_string();
+                if found["job"] != id.as_str() || found["attempt"] != *attempt {
+                    return mismatch(format!("it should be about {id}: {}", shown(message)));
+                }
+            }
+            Some(EventPayload::Bytes(bytes)) => same_payload(Some(bytes), message)?,
+            None => {}
+        }
         same_headers(&self.headers, message)?;
         same("content_type", self.content_type.as_ref().map(Option::as_deref), message.content_type())?;
         same("priority", self.priority, message.priority())?;

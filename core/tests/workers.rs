@@ -165,13 +165,19 @@ fn a_cancelled_job_is_given_up() {
         let worker = queue
             .process(options(1), |job| {
                 until("it is cancelled", || job.is_cancelled());
-                Err(JobError::Failed { message: "stopped".to_owned(), detail: String::new() })
+                if job.payload() == b"fails" {
+                    return Err(JobError::Failed { message: "stopped".to_owned(), detail: String::new() });
+                }
+                Ok(Some(b"half of it".to_vec()))
             })
             .unwrap();
-        let id = enqueue(queue, b"1");
-        until("it has begun", || worker.stats().running == 1);
-        host.queue("q").unwrap().cancel(id, "not needed").unwrap();
-        until("it is cancelled", || queue.peek(id).unwrap().state == JobState::Cancelled);
+        for payload in [&b"fails"[..], b"returns"] {
+            let id = enqueue(queue, payload);
+            until("it has begun", || queue.peek(id).unwrap().state == JobState::Leased);
+            host.queue("q").unwrap().cancel(id, "not needed").unwrap();
+            until("it is cancelled", || queue.peek(id).unwrap().state == JobState::Cancelled);
+        }
+        assert_eq!((worker.stats().done, worker.stats().failed), (0, 0));
     });
 }
 

@@ -128,7 +128,8 @@ impl fmt::Debug for Worker {
 impl Queue {
     /// Works on jobs of this queue: calls `handler` for each, on `options.concurrency` threads, and acks it with what the
     /// handler returns. Leases are extended for as long as the handler takes. A handler that fails or panics fails the
-    /// attempt. One that settles the job itself may return anything. What [`Queue::durable`] says holds for the acks.
+    /// attempt. One that settles the job itself may return anything. A job that was cancelled meanwhile is given back,
+    /// whatever its handler returns. What [`Queue::durable`] says holds for the acks.
     ///
     /// ```
     /// # let dir = std::env::temp_dir().join(format!("flowmesh-doc-worker-{}", std::process::id()));
@@ -318,9 +319,10 @@ impl Shared {
     fn settle(&self, job: &Job, outcome: &std::result::Result<Option<Vec<u8>>, JobError>) {
         let counts = &self.counts;
         let (settle, count) = match outcome {
+            // What a handler returns that was told to stop is not the whole of its work.
+            _ if job.is_cancelled() => (Settle::Release, &counts.released),
             Ok(result) => (Settle::Ack(result.as_deref()), &counts.done),
             Err(JobError::Release) => (Settle::Release, &counts.released),
-            Err(_) if job.is_cancelled() => (Settle::Release, &counts.released),
             Err(JobError::Failed { message, detail }) => (
                 Settle::Nack { message: shorten(message, 1024), detail: shorten(detail, 4096), delay: None },
                 &counts.failed,
