@@ -923,6 +923,7 @@ impl Backend for Client {
             (timeout, QueueRequest::Reserve { .. }) => timeout,
             (timeout, _) => Some(timeout.unwrap_or(REQUEST_TIMEOUT)),
         };
+        request.check()?;
         let payload = Sent { request, durability }.encode();
         super::check_payload(&payload, self.max_message_bytes, OPERATION)?;
         let call = self.next_message.fetch_add(1, Ordering::Relaxed);

@@ -558,6 +558,14 @@ impl Check {
         Ok(())
     }
 
+    /// Jobs to be reserved at once. Who asked for none would wait for ever, and take the wake-ups of others.
+    pub(super) fn count(self, jobs: usize) -> Result<()> {
+        if jobs == 0 {
+            return Err(self.refuse("job_count", 0, format_args!("1 to {RESERVE_COUNT_MAX}")));
+        }
+        self.bytes("job_count", jobs, RESERVE_COUNT_MAX)
+    }
+
     pub(super) fn bytes(self, field: &'static str, bytes: usize, limit: usize) -> Result<()> {
         if bytes > limit {
             return Err(Error::new(ErrorKind::TooLarge, self.0).with(field, bytes).with("limit", limit));

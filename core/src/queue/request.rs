@@ -6,7 +6,8 @@
 
 use super::{
     Cancelled, Content, Cursor, ENQUEUE_COUNT_MAX, EnqueueOptions, Enqueued, Job, JobId, JobInfo, JobState,
-    Listed, QueueConfig, QueueId, QueueStats, RESERVE_COUNT_MAX, Rate, Schedule, Token,
+    Listed, QueueConfig, QueueId, QueueStats, RESERVE_COUNT_MAX, Rate, ReserveOptions, Schedule, Token,
+    options::Check,
 };
 use crate::{
     clock::Timestamp,
@@ -261,6 +262,33 @@ pub enum QueueRequest<'a> {
         /// Which.
         queue: QueueId,
     },
+}
+
+impl QueueRequest<'_> {
+    /// Checks all that can be checked without the queue. A client does so before it sends: to a host a list over its limit is
+    /// a peer that breaks the protocol, and ends the session.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`], [`ErrorKind::TooLarge`]: names value and limit.
+    pub fn check(&self) -> Result<()> {
+        let many = |operation, jobs: usize| Check(operation).bytes("job_count", jobs, RESERVE_COUNT_MAX);
+        match self {
+            Self::Declare { config, .. } | Self::Configure { config, .. } => config.validate(),
+            Self::Enqueue { jobs, .. } => {
+                Check("queue.enqueue").bytes("job_count", jobs.len(), ENQUEUE_COUNT_MAX)?;
+                jobs.iter().filter(|job| job.options.is_some()).try_for_each(|job| job.options().validate())
+            }
+            Self::Reserve { most, lease, .. } => {
+                Check("queue.reserve").count(*most as usize)?;
+                ReserveOptions { lease: *lease }.validate()
+            }
+            Self::AckMany { tokens, .. } => many("queue.ack", tokens.len()),
+            Self::Release { tokens, .. } => many("queue.release", tokens.len()),
+            Self::Redrive { jobs, .. } => many("queue.redrive", jobs.len()),
+            Self::Schedule { schedule, .. } => schedule.validate(),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A job that is to be enqueued.

@@ -266,6 +266,7 @@ impl QueueState {
     /// Hands out up to `most` jobs whose payloads have `bytes_max` bytes together, or one that has more; how many.
     ///
     /// # Errors
+    /// - [`ErrorKind::InvalidArgument`]: none at all are asked for.
     /// - [`ErrorKind::TooLarge`]: more than [`RESERVE_COUNT_MAX`] at once.
     pub fn reserve(
         &self,
@@ -276,7 +277,7 @@ impl QueueState {
         bytes_max: usize,
         changes: &mut Changes<'_>,
     ) -> Result<usize> {
-        Check("queue.reserve").bytes("job_count", most, RESERVE_COUNT_MAX)?;
+        Check("queue.reserve").count(most)?;
         if self.paused {
             return Ok(0);
         }
