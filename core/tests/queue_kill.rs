@@ -167,7 +167,7 @@ fn what_was_acknowledged_outlives_every_process() {
         let start =
             |name: &str, dice: &mut Dice| Process::start(name, &[at, to, dice.next().to_string().as_str()]);
         let mut host = start("host", &mut dice);
-        let mut clients = vec![start("client", &mut dice)];
+        let mut clients = [start("client", &mut dice)];
         thread::sleep(Duration::from_millis(20 + dice.roll(120)));
         // A worker alone may go first: the host gives what it had to others.
         while dice.roll(2) == 0 {

@@ -141,6 +141,41 @@ fn an_answer_can_be_taken_later_and_given_up() {
 }
 
 #[test]
+fn of_jobs_acked_together_each_is_settled_or_says_why_not() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let options = plain();
+        let new = NewJobRequest::new(b"x", &options);
+        queue.enqueue_many(&vec![new; 1004], &mut Wait::forever()).unwrap();
+        let mut jobs = queue.reserve(1000, None, &mut Wait::poll()).unwrap();
+        jobs.extend(queue.reserve(4, None, &mut Wait::poll()).unwrap());
+        let error = queue.ack_many(&jobs).unwrap_err();
+        assert_eq!((error.kind(), error.get("job_count")), (ErrorKind::TooLarge, Some("1004")));
+        // Nothing has come of that.
+        assert!(!jobs.iter().any(flowmesh::Job::is_settled));
+        jobs[1].release().unwrap();
+        let found = queue.ack_many(&jobs[..3]).unwrap();
+        let kinds: Vec<_> = found.iter().map(|one| one.as_ref().err().map(flowmesh::Error::kind)).collect();
+        assert_eq!(kinds, [None, Some(ErrorKind::LeaseLost), None]);
+        assert!(jobs[..3].iter().all(flowmesh::Job::is_settled));
+        let stats = queue.stats().unwrap();
+        assert_eq!((stats.totals.done, stats.count(JobState::Leased)), (2, 1001));
+        assert!(queue.ack_many([]).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn who_asks_for_no_job_takes_no_wake_up() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        for (most, kind) in [(0, ErrorKind::InvalidArgument), (1001, ErrorKind::TooLarge)] {
+            let error = queue.reserve(most, None, &mut Wait::timeout(WATCHDOG)).unwrap_err();
+            assert_eq!((error.kind(), error.get("job_count")), (kind, Some(most.to_string().as_str())));
+        }
+    });
+}
+
+#[test]
 fn what_a_worker_may_say() {
     everywhere(|_, mesh| {
         let queue = mesh.declare_queue("q", &quick()).unwrap();

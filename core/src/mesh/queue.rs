@@ -15,7 +15,7 @@ use crate::{
         self, Answered, Cancelled, Cursor, EnqueueOptions, Enqueued, JobId, JobInfo, JobState, Listed,
         NewJobRequest, QueueConfig, QueueId, QueueReply, QueueRequest, QueueStats, Rate, Schedule, Token,
     },
-    sync::{AtomicBool, Ordering},
+    sync::{AtomicBool, AtomicU32, Ordering},
     wire::Message,
 };
 use std::{fmt, os::fd::RawFd, sync::Arc, time::Duration};
@@ -189,15 +189,14 @@ impl Queue {
         self.request(request, &mut Wait::forever())
     }
 
-    /// Acks jobs in one write; what each of them gives.
+    /// Acks jobs in one write; what each of them gives. At most [`queue::RESERVE_COUNT_MAX`].
     ///
     /// # Errors
-    /// - [`LeaseLost`](ErrorKind::LeaseLost): one of them was settled before; nothing is changed.
-    /// - Those of [`Job::ack`] that are about all of them.
+    /// Those of [`Job::ack`] that are about all of them; none is settled then, and all may be tried again. A job that
+    /// was settled before is [`LeaseLost`](ErrorKind::LeaseLost) by itself.
     pub fn ack_many<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<Vec<Result<()>>> {
         let jobs: Vec<_> = jobs.into_iter().collect();
-        let request = self.acking(&jobs)?;
-        let answered = self.ask(request);
+        let answered = self.ask(self.acking(&jobs));
         acked(&jobs, answered)
     }
 
@@ -207,9 +206,9 @@ impl Queue {
     /// Those that are known at once.
     pub fn start_ack_many<'a>(&self, jobs: impl IntoIterator<Item = &'a Job>) -> Result<PendingReply> {
         let jobs: Vec<_> = jobs.into_iter().collect();
-        let started = self.start(self.acking(&jobs)?, None);
+        let started = self.start(self.acking(&jobs), None);
         if started.is_err() {
-            jobs.iter().for_each(|job| job.unsettled());
+            jobs.iter().filter(|job| job.is_settling()).for_each(|job| job.unsettled());
         }
         started
     }
@@ -226,15 +225,10 @@ impl Queue {
         acked(&jobs.into_iter().collect::<Vec<_>>(), answered)
     }
 
-    /// Marks all of them, or none.
-    fn acking(&self, jobs: &[&Job]) -> Result<QueueRequest<'static>> {
-        for (index, job) in jobs.iter().enumerate() {
-            if let Err(error) = job.settling() {
-                jobs[..index].iter().for_each(|job| job.unsettled());
-                return Err(error);
-            }
-        }
-        Ok(QueueRequest::AckMany { queue: self.id, tokens: jobs.iter().map(|job| job.token()).collect() })
+    /// The tokens of those that were not settled before, which are marked.
+    fn acking(&self, jobs: &[&Job]) -> QueueRequest<'static> {
+        let free = jobs.iter().filter(|job| job.settling().is_ok());
+        QueueRequest::AckMany { queue: self.id, tokens: free.map(|job| job.token()).collect() }
     }
 
     /// Cancels a job: at once if it waits; by asking its worker if one has it, and after the queue's `cancel_grace`
@@ -449,8 +443,16 @@ pub struct Job {
     queue: Queue,
     job: queue::Job,
     held: Arc<Held>,
-    settled: AtomicBool,
+    /// [`FREE`], [`SETTLING`] or [`SETTLED`].
+    settled: AtomicU32,
 }
+
+/// Nothing was said of it.
+const FREE: u32 = 0;
+/// It was said what is to be done with it.
+const SETTLING: u32 = 1;
+/// That is done, or it is not ours any more.
+const SETTLED: u32 = 2;
 
 /// What a worker says of a job, to be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -492,7 +494,7 @@ impl fmt::Debug for Job {
 impl Job {
     fn new(queue: Queue, job: queue::Job) -> Self {
         let held = queue.backend.jobs().begin(job.token.nonce, job.lease);
-        Self { queue, job, held, settled: AtomicBool::new(false) }
+        Self { queue, job, held, settled: AtomicU32::new(FREE) }
     }
 
     /// Its queue; settling through it is as durable as the handle it was reserved with.
@@ -585,7 +587,12 @@ impl Job {
 
     /// Whether it was settled through this handle.
     pub fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
+        self.settled.load(Ordering::Acquire) != FREE
+    }
+
+    /// It was said what is to be done with it, and the answer is not here yet.
+    fn is_settling(&self) -> bool {
+        self.settled.load(Ordering::Acquire) == SETTLING
     }
 
     /// It is done, with this result if there is one. How safe that is.
@@ -667,13 +674,16 @@ impl Job {
     fn note<T>(&self, settled: &Result<T>) {
         match settled {
             Err(error) if error.kind() != ErrorKind::LeaseLost => self.unsettled(),
-            _ => self.end(),
+            _ => {
+                self.settled.store(SETTLED, Ordering::Release);
+                self.end();
+            }
         }
     }
 
     /// It may be said again.
     fn unsettled(&self) {
-        self.settled.store(false, Ordering::Release);
+        self.settled.store(FREE, Ordering::Release);
     }
 
     fn request<'a>(&self, settle: Settle<'a>) -> QueueRequest<'a> {
@@ -693,12 +703,14 @@ impl Job {
 
     /// Only one may settle it.
     fn settling(&self) -> Result<()> {
-        if self.settled.swap(true, Ordering::AcqRel) {
-            return Err(Error::new(ErrorKind::LeaseLost, "job.settle")
-                .with("job", self.id())
-                .with("reason", "it was settled before"));
-        }
-        Ok(())
+        let begun = self.settled.compare_exchange(FREE, SETTLING, Ordering::AcqRel, Ordering::Acquire);
+        begun.map(drop).map_err(|_| self.settled_before())
+    }
+
+    fn settled_before(&self) -> Error {
+        Error::new(ErrorKind::LeaseLost, "job.settle")
+            .with("job", self.id())
+            .with("reason", "it was settled before")
     }
 
     /// More time: `lease` from now, or as it was reserved. How long it is ours now.
@@ -794,25 +806,30 @@ impl Drop for Job {
     }
 }
 
+/// Hands each of those that were marked its own answer.
 fn acked(jobs: &[&Job], answered: Result<Answered>) -> Result<Vec<Result<()>>> {
+    let ours = || jobs.iter().filter(|job| job.is_settling());
     let each = answered.and_then(|answered| match answered.reply {
-        QueueReply::Each(each) if each.len() == jobs.len() => Ok(each),
+        QueueReply::Each(each) if each.len() == ours().count() => Ok(each),
         _ => Err(unexpected("queue.ack")),
     });
     let each = match each {
         Ok(each) => each,
         Err(error) => {
-            jobs.iter().for_each(|job| job.unsettled());
+            ours().for_each(|job| job.unsettled());
             return Err(error);
         }
     };
-    let each = each.into_iter().map(|one| one.map_err(|refused| refused.to_error()));
+    let mut each = each.into_iter();
     Ok(jobs
         .iter()
-        .zip(each)
-        .map(|(job, one)| {
-            job.note(&one);
-            one
+        .map(|job| match job.is_settling().then(|| each.next()).flatten() {
+            Some(one) => {
+                let one = one.map_err(|refused| refused.to_error());
+                job.note(&one);
+                one
+            }
+            None => Err(job.settled_before()),
         })
         .collect())
 }

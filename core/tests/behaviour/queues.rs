@@ -6,8 +6,8 @@ use flowmesh::{
     Durability, ErrorKind, Job, JobError, Mesh, Name, PendingReply, Queue, Settle, Timestamp, Wait, Worker,
     WorkerOptions,
     queue::{
-        Backoff, Cancelled, Cursor, EnqueueOptions, Enqueued, JobId, JobInfo, JobState, Keep,
-        Misfire, NewJobRequest, OnConflict, Overlap, QueueConfig, Rate, Schedule, Scope, Unique,
+        Backoff, Cancelled, Cursor, EnqueueOptions, Enqueued, JobId, JobInfo, JobState, Keep, Misfire,
+        NewJobRequest, OnConflict, Overlap, QueueConfig, Rate, Schedule, Scope, Unique,
     },
 };
 use serde::de::DeserializeOwned;
@@ -162,7 +162,9 @@ impl Queues {
 
     fn queue(&self, step: &mut Step) -> Result<Queue, Trouble> {
         let name: String = step.need("queue")?;
-        let Some(queue) = self.queues.get(&name) else { return mismatch(format!("no queue is named {name}")) };
+        let Some(queue) = self.queues.get(&name) else {
+            return mismatch(format!("no queue is named {name}"));
+        };
         let durability: Option<Value> = step.get("durability")?;
         Ok(match durability {
             None => queue.clone(),
@@ -384,8 +386,7 @@ impl Queues {
 
     fn extend(&mut self, mut step: Step) -> Done {
         let name: String = step.need("job")?;
-        let (lease, least, most) =
-            (step.ms("lease_ms")?, step.ms("at_least_ms")?, step.ms("at_most_ms")?);
+        let (lease, least, most) = (step.ms("lease_ms")?, step.ms("at_least_ms")?, step.ms("at_most_ms")?);
         step.end()?;
         let left = self.job(&name)?.extend(lease)?;
         between(left, least, most)
@@ -902,8 +903,7 @@ fn config_of(fields: Headers) -> Result<QueueConfig, Trouble> {
     if let Some(durability) = step.get("durability")? {
         config.durability = durability_of(&durability)?;
     }
-    let mut retention =
-        Step { fields: Fields(step.get("retention")?.unwrap_or_default()), mark: step.mark };
+    let mut retention = Step { fields: Fields(step.get("retention")?.unwrap_or_default()), mark: step.mark };
     let kept = &mut config.retention;
     for (name, keep) in [
         ("done", &mut kept.done),
@@ -1065,9 +1065,9 @@ fn compare_fields(wanted: &Headers, found: &Found) -> Done {
 /// 2 and 2.0 are one number.
 fn same_numbers(wanted: &Value, found: &Value) -> bool {
     match (wanted, found) {
-        (Value::Object(wanted), Value::Object(found)) => {
-            wanted.iter().all(|(name, wanted)| found.get(name).is_some_and(|found| same_numbers(wanted, found)))
-        }
+        (Value::Object(wanted), Value::Object(found)) => wanted
+            .iter()
+            .all(|(name, wanted)| found.get(name).is_some_and(|found| same_numbers(wanted, found))),
         (Value::Number(wanted), Value::Number(found)) => wanted.as_f64() == found.as_f64(),
         _ => wanted == found,
     }
