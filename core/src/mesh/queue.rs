@@ -181,6 +181,11 @@ impl Queue {
         start(&self.backend, request, self.durability, timeout)
     }
 
+    /// Whether this process opened the mesh, rather than its parent.
+    pub(super) fn is_here(&self) -> bool {
+        self.backend.engine().origin.is_here()
+    }
+
     pub(super) fn check_open(&self, operation: &'static str) -> Result<()> {
         self.backend.engine().check_open(operation)
     }

@@ -158,6 +158,16 @@ impl Queue {
         options: WorkerOptions,
         handler: impl Fn(&Job) -> std::result::Result<Option<Vec<u8>>, JobError> + Send + Sync + 'static,
     ) -> Result<Worker> {
+        self.process_shared(options, move |job| handler(job))
+    }
+
+    /// As [`process`](Self::process), for bindings: a handle of theirs may outlive the handler's call.
+    #[doc(hidden)]
+    pub fn process_shared(
+        &self,
+        options: WorkerOptions,
+        handler: impl Fn(&Arc<Job>) -> std::result::Result<Option<Vec<u8>>, JobError> + Send + Sync + 'static,
+    ) -> Result<Worker> {
         const OPERATION: &str = "queue.process";
         if !(1..=CONCURRENCY_MAX).contains(&options.concurrency) {
             return Err(Error::new(ErrorKind::InvalidArgument, OPERATION)
@@ -194,6 +204,9 @@ impl Worker {
     /// Takes no more jobs, waits at most `timeout` for those that are being worked on, and then gives the others back:
     /// their attempt does not count, and their handlers see that they are cancelled. Whether all had finished.
     pub fn stop(&self, timeout: Duration) -> bool {
+        if !self.0.queue.is_here() {
+            return true;
+        }
         self.0.begin_stop();
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.0.state.lock();
@@ -261,6 +274,10 @@ impl Drop for Worker {
 
 impl Shared {
     fn begin_stop(&self) {
+        // A forked child has neither the threads nor, maybe, whoever held the lock.
+        if !self.queue.is_here() {
+            return;
+        }
         self.stopping.store(true, Ordering::Release);
         let waits: Vec<Arc<PendingReply>> = self
             .state
@@ -272,7 +289,11 @@ impl Shared {
         waits.iter().for_each(|pending| pending.cancel());
     }
 
-    fn run(&self, index: usize, handler: &impl Fn(&Job) -> std::result::Result<Option<Vec<u8>>, JobError>) {
+    fn run(
+        &self,
+        index: usize,
+        handler: &impl Fn(&Arc<Job>) -> std::result::Result<Option<Vec<u8>>, JobError>,
+    ) {
         while !self.stopping.load(Ordering::Acquire) {
             match self.take(index) {
                 Ok(Some(job)) => {
