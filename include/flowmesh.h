@@ -81,18 +81,24 @@
 #define FLOWMESH_SERVE_OPTIONS_INIT {sizeof(flowmesh_serve_options), NULL, 0, 1024, 0.0, 0, 0}
 #define FLOWMESH_BACKOFF_INIT {0, 1, 1000, 600000, 2.0, NULL, 0}
 #define FLOWMESH_QUEUE_CONFIG_INIT \
-    {sizeof(flowmesh_queue_config), 30000, 0, 0, 0, 30000, 0, 5, 8388608, 0, 0, FLOWMESH_BACKOFF_INIT, \
-     {0, 0, 0}, {0, 0, 0}, NULL, 0, {0, 1000, 0}, {604800000, 100000, 0}, {3600000, 1000, 0}, \
+    {sizeof(flowmesh_queue_config), 30000, -1, -1, -1, 30000, -1, 5, 8388608, -1, -1, FLOWMESH_BACKOFF_INIT, \
+     NULL, NULL, NULL, 0, {0, 1000, 0}, {604800000, 100000, 0}, {3600000, 1000, 0}, \
      {3600000, 1000, 0}, NULL, FLOWMESH_DURABILITY_FSYNC, 0, 0}
 #define FLOWMESH_ENQUEUE_OPTIONS_INIT \
-    {sizeof(flowmesh_enqueue_options), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, \
-     FLOWMESH_BACKOFF_INIT, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(flowmesh_enqueue_options), NULL, NULL, 0, NULL, NULL, NULL, 0, 0, -1, -1, -1, -1, -1, \
+     FLOWMESH_BACKOFF_INIT, 0, 0, 0, -1, 0, 0, 0}
 #define FLOWMESH_SCHEDULE_INIT {sizeof(flowmesh_schedule), NULL, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0}
 #define FLOWMESH_CURSOR_INIT {{0, 0, 0, 0}, 0, 0}
 #define FLOWMESH_QUEUE_STATS_INIT \
     {sizeof(flowmesh_queue_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define FLOWMESH_JOB_INFO_INIT \
     {sizeof(flowmesh_job_info), NULL, NULL, NULL, {NULL, 0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define FLOWMESH_WORKER_OPTIONS_INIT {sizeof(flowmesh_worker_options), -1, 1, 0}
+#define FLOWMESH_WORKER_STATS_INIT {sizeof(flowmesh_worker_stats), 0, 0, 0, 0, 0, 0}
+#define FLOWMESH_INSPECTED_INIT {sizeof(flowmesh_inspected), 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0}
+#define FLOWMESH_DAMAGE_INIT {sizeof(flowmesh_damage), NULL, NULL, 0}
+#define FLOWMESH_SEGMENT_INIT {sizeof(flowmesh_segment), NULL, 0, 0, 0, 0, 0}
+#define FLOWMESH_CHECKPOINT_INIT {sizeof(flowmesh_checkpoint), NULL, 0, 0, 0, 0}
 #define FLOWMESH_FAILURE_INIT {sizeof(flowmesh_failure), NULL, NULL, 0, 0, 0}
 #define FLOWMESH_INSTANCE_INIT {sizeof(flowmesh_instance), NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0}
 #define FLOWMESH_TOTALS_INIT {sizeof(flowmesh_totals), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -324,6 +330,16 @@ enum flowmesh_misfire {
     FLOWMESH_MISFIRE_RUN_ALL = 2,
 };
 
+/** What a job's handler returns beside `FLOWMESH_OK` and the codes of `enum flowmesh_code`. */
+enum flowmesh_handled {
+    /** No attempt can succeed: the job is dead. See `flowmesh_handler_reject`. */
+    FLOWMESH_HANDLER_REJECT = 1,
+    /** Later; the attempt does not count. See `flowmesh_handler_snooze`. */
+    FLOWMESH_HANDLER_SNOOZE = 2,
+    /** For another worker; the attempt does not count. */
+    FLOWMESH_HANDLER_RELEASE = 3,
+};
+
 /** What happens while the last job of a schedule is not finished: the field `overlap` of `flowmesh_schedule`. */
 enum flowmesh_overlap {
     /** Another job is enqueued. The default. */
@@ -336,6 +352,9 @@ enum flowmesh_overlap {
 
 /** What a job carries, or was acked with. It never changes. */
 typedef struct flowmesh_content flowmesh_content;
+
+/** What a directory stores, and where that is not what was written. */
+typedef struct flowmesh_inspection flowmesh_inspection;
 
 /** Who serves what, as it was when it was asked for. */
 typedef struct flowmesh_instance_list flowmesh_instance_list;
@@ -381,6 +400,9 @@ typedef struct flowmesh_snapshot flowmesh_snapshot;
 
 /** A subscription: the events that match its pattern, waiting to be received. */
 typedef struct flowmesh_subscription flowmesh_subscription;
+
+/** A worker: threads that take jobs of a queue and have a handler called for each. */
+typedef struct flowmesh_worker flowmesh_worker;
 
 /**
  * `FLOWMESH_OK` (0) or one of `enum flowmesh_code`, all of them negative.
@@ -625,11 +647,11 @@ typedef struct flowmesh_backoff {
 
 /** So many in each stretch of time, evenly, after so many at once. */
 typedef struct flowmesh_rate {
-    /** How many in each `per_ms`, at most 1000000000; 0: no limit. */
+    /** How many in each `per_ms`, 1 to 1000000000. */
     uint32_t count;
-    /** How many may go at once after a rest, at most 1000000000; 0: as many as `count`. */
+    /** How many may go at once after a rest, 1 to 1000000000. */
     uint32_t burst;
-    /** The stretch of time, at most 365 days; 0: 1000. */
+    /** The stretch of time, 1 to 31536000000 (365 days). */
     int64_t per_ms;
 } flowmesh_rate;
 
@@ -654,38 +676,38 @@ typedef struct flowmesh_keep {
 } flowmesh_keep;
 
 /**
- * How a queue treats its jobs; what a job says for itself goes first. Begin with `FLOWMESH_QUEUE_CONFIG_INIT`. Where
- * no other limit is named, times are at most ten years.
+ * How a queue treats its jobs; what a job says for itself goes first. Begin with `FLOWMESH_QUEUE_CONFIG_INIT`, in
+ * which -1 and NULL stand for what is not limited. Where no other limit is named, times are at most ten years.
  */
 typedef struct flowmesh_queue_config {
     /** `sizeof` of this struct. */
     size_t struct_size;
     /** How long a worker has a job before it must extend, 1000 to 43200000 (12 hours). 30000 in `INIT`. */
     int64_t lease_ms;
-    /** How long one attempt may take however often it is extended; 0: no limit. */
+    /** How long one attempt may take however often it is extended. -1 in `INIT`. */
     int64_t deadline_ms;
-    /** How long a job may wait before it expires; 0: for ever. */
+    /** How long a job may wait before it expires. -1 in `INIT`: for ever. */
     int64_t ttl_ms;
-    /** A waiting job gains one priority each time this passes; 0: never. */
+    /** A waiting job gains one priority each time this passes. -1 in `INIT`: never. */
     int64_t aging_ms;
     /** How long a worker whose job is cancelled has to give it back before it is taken. 30000 in `INIT`. */
     int64_t cancel_grace_ms;
-    /** Jobs that may wait, more are `FLOWMESH_ERR_FULL`; 0: no limit. */
-    uint64_t max_length;
+    /** Jobs that may wait, at least 1; more are `FLOWMESH_ERR_FULL`. -1 in `INIT`. */
+    int64_t max_length;
     /** How often a job is handed out before it is dead, 1 to 1000. 5 in `INIT`. */
     uint32_t max_attempts;
     /** The largest payload or result, 1 to 67108864 (64 MiB). 8388608 (8 MiB) in `INIT`. */
     uint32_t payload_bytes_max;
-    /** Jobs that may be leased at once; 0: no limit. */
-    uint32_t concurrency;
-    /** Jobs of one group that may be leased at once; 0: no limit. 1 is strict order within a group. */
-    uint32_t group_concurrency;
+    /** Jobs that may be leased at once, at least 1. -1 in `INIT`. */
+    int32_t concurrency;
+    /** Jobs of one group that may be leased at once, at least 1, which is strict order within a group. -1 in `INIT`. */
+    int32_t group_concurrency;
     /** How long a job waits after a failed attempt. */
     struct flowmesh_backoff backoff;
-    /** How often jobs are handed out. */
-    struct flowmesh_rate rate;
-    /** How often jobs of one group are handed out. */
-    struct flowmesh_rate group_rate;
+    /** How often jobs are handed out; NULL: no limit. */
+    const struct flowmesh_rate *rate;
+    /** How often jobs of one group are handed out; NULL: no limit. */
+    const struct flowmesh_rate *group_rate;
     /** Shares of groups, `group_weight_count` of them; NULL: all are equal. */
     const struct flowmesh_group_weight *group_weights;
     /** At most 10000. */
@@ -711,7 +733,10 @@ typedef struct flowmesh_queue_config {
     int64_t durability_interval_ms;
 } flowmesh_queue_config;
 
-/** What one job wants. Begin with `FLOWMESH_ENQUEUE_OPTIONS_INIT`. 0 and NULL stand for what the queue says, or none. */
+/**
+ * What one job wants. Begin with `FLOWMESH_ENQUEUE_OPTIONS_INIT`, in which -1 and NULL stand for what the queue says, or
+ * for none.
+ */
 typedef struct flowmesh_enqueue_options {
     /** `sizeof` of this struct. */
     size_t struct_size;
@@ -732,17 +757,20 @@ typedef struct flowmesh_enqueue_options {
     const char *unique_key;
     /** With `FLOWMESH_UNIQUE_WINDOW`: how much longer. */
     int64_t unique_window_ms;
-    /** How long it waits first, at most ten years. */
+    /** How long it waits first, at most ten years. 0 in `INIT`. */
     int64_t delay_ms;
-    /** Until when it waits, in milliseconds since 1970-01-01 UTC; what has passed is now. Not both with `delay_ms`. */
+    /**
+     * Until when it waits, in milliseconds since 1970-01-01 UTC; what has passed is now. Not both with `delay_ms`.
+     * -1 in `INIT`.
+     */
     int64_t run_at_ms;
-    /** How long it may wait before it expires. */
+    /** How long it may wait before it expires. -1 in `INIT`. */
     int64_t ttl_ms;
-    /** How long a worker has it before it must extend, 1000 to 43200000 (12 hours). */
+    /** How long a worker has it before it must extend, 1000 to 43200000 (12 hours). -1 in `INIT`. */
     int64_t lease_ms;
-    /** How long one attempt may take however often it is extended. */
+    /** How long one attempt may take however often it is extended. -1 in `INIT`. */
     int64_t deadline_ms;
-    /** How long its result is kept; 0: an hour. */
+    /** How long its result is kept. -1 in `INIT`: an hour. */
     int64_t result_ttl_ms;
     /** How long it waits after a failed attempt. */
     struct flowmesh_backoff backoff;
@@ -752,8 +780,8 @@ typedef struct flowmesh_enqueue_options {
     int32_t unique_conflict;
     /** 0 to 255, higher goes first. */
     int32_t priority;
-    /** How often it is handed out before it is dead, 1 to 1000. */
-    uint32_t max_attempts;
+    /** How often it is handed out before it is dead, 1 to 1000. -1 in `INIT`. */
+    int32_t max_attempts;
     /** How safe it is when enqueueing returns, one of `enum flowmesh_durability`. */
     int32_t durability;
     /** 0. */
@@ -872,10 +900,10 @@ typedef struct flowmesh_job_info {
     int64_t since_ms;
     /**
      * Scheduled and waiting for the next attempt: when it is ready. Leased: when the lease ends. Finished: until when it
-     * is kept. 0: not known.
+     * is kept. -1: none.
      */
     int64_t due_ms;
-    /** When it expires if it still waits then; 0: never. */
+    /** When it expires if it still waits then; -1: never. */
     int64_t expires_ms;
     /** The number of the worker that has it; 0: none. */
     uint64_t worker;
@@ -945,6 +973,126 @@ typedef struct flowmesh_schedule {
     /** One of `enum flowmesh_overlap`. */
     int32_t overlap;
 } flowmesh_schedule;
+
+/** How a worker works. Begin with `FLOWMESH_WORKER_OPTIONS_INIT`. */
+typedef struct flowmesh_worker_options {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /**
+     * How long each job is the worker's before its lease must be extended, which the library does: 1000 to 43200000
+     * (12 hours). -1 in `INIT`: as the job or the queue says. When the process dies, its jobs are another's at once; when it hangs,
+     * after this time.
+     */
+    int64_t lease_ms;
+    /** Jobs at once, each in a thread of its own, 1 to 1024. 1 in `INIT`. */
+    uint32_t concurrency;
+    /** 0. */
+    uint32_t reserved;
+} flowmesh_worker_options;
+
+/**
+ * Works on one job, which is lent until it returns. What it returns settles the job, unless the handler did so itself:
+ *
+ * - `FLOWMESH_OK`: it is done, with the result of `flowmesh_job_set_result` if there is one.
+ * - `flowmesh_handler_reject(...)`, `flowmesh_handler_snooze(...)` or `FLOWMESH_HANDLER_RELEASE`.
+ * - Anything else, most easily `flowmesh_handler_error(...)`: the attempt failed.
+ */
+typedef flowmesh_status (*flowmesh_job_handler)(void *context, struct flowmesh_job *job);
+
+/** What a worker has done. Begin with `FLOWMESH_WORKER_STATS_INIT`. Jobs that the handler settled itself count nowhere. */
+typedef struct flowmesh_worker_stats {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Jobs that are being worked on now. */
+    uint64_t running;
+    /** Jobs acked. */
+    uint64_t done;
+    /** Attempts that failed. */
+    uint64_t failed;
+    /** Jobs rejected. */
+    uint64_t rejected;
+    /** Jobs released or put off. */
+    uint64_t released;
+    /** Jobs whose lease was lost before their outcome could be told: another worker has them. */
+    uint64_t lost;
+} flowmesh_worker_stats;
+
+/** A directory's store in numbers. Begin with `FLOWMESH_INSPECTED_INIT`. */
+typedef struct flowmesh_inspected {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Places that are damaged: see `flowmesh_inspection_damage`. 0: it is sound. */
+    size_t damage_count;
+    /** Segments of its journal. */
+    size_t segment_count;
+    /** Checkpoints that are whole. */
+    size_t checkpoint_count;
+    /** Batches that are whole. */
+    uint64_t batches;
+    /** Entries in these. */
+    uint64_t entries;
+    /** The number of the first batch that is there; 0: none is. */
+    uint64_t first_batch;
+    /** The number of the last. */
+    uint64_t last_batch;
+    /**
+     * The file in which a crash left something of batches that were never flushed, which opening cuts: no damage. NULL:
+     * there is none.
+     */
+    const char *tail_file;
+    /** Where that begins. */
+    uint64_t tail_offset;
+    /** How much it is. */
+    uint64_t tail_bytes;
+    /** How many whole batches it has. */
+    uint64_t tail_batches;
+} flowmesh_inspected;
+
+/** A place where stored data is not what was written. Begin with `FLOWMESH_DAMAGE_INIT`. */
+typedef struct flowmesh_damage {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** The file. */
+    const char *file;
+    /** What is wrong there. */
+    const char *what;
+    /** Where in the file. */
+    uint64_t offset;
+} flowmesh_damage;
+
+/** A segment of the journal. Begin with `FLOWMESH_SEGMENT_INIT`. */
+typedef struct flowmesh_segment {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Its file. */
+    const char *file;
+    /** The size of the file. */
+    uint64_t bytes;
+    /** Where what was written ends. */
+    uint64_t end;
+    /** Batches that are whole. */
+    uint64_t batches;
+    /** The number of the first of these; 0: there is none. */
+    uint64_t first_batch;
+    /** The number of the last. */
+    uint64_t last_batch;
+} flowmesh_segment;
+
+/** A checkpoint. Begin with `FLOWMESH_CHECKPOINT_INIT`. */
+typedef struct flowmesh_checkpoint {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Its file. */
+    const char *file;
+    /** The size of the file. */
+    uint64_t bytes;
+    /** Reading on begins with the batch after this one. */
+    uint64_t begin;
+    /** It has seen no batch after this one. */
+    uint64_t end;
+    /** How many images it has. */
+    uint64_t images;
+} flowmesh_checkpoint;
 
 /** One instance of a service. Begin with `FLOWMESH_INSTANCE_INIT`. */
 typedef struct flowmesh_instance {
@@ -1963,10 +2111,10 @@ flowmesh_status flowmesh_job_ack(struct flowmesh_job *job,
 /**
  * The attempt failed: the job waits for the next, or is dead if this was its last. `message` says why in a few words,
  * of which 1 KiB is kept; `detail` is a stack trace or the like, of which 4 KiB are kept, or NULL. The next attempt
- * comes after `delay_ms`, or, below 0, as the job's backoff says. `reached` as for `flowmesh_job_ack`.
+ * comes after `delay_ms`, or, with -1, as the job's backoff says. `reached` as for `flowmesh_job_ack`.
  *
  * Errors:
- * As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the delay is over ten years.
+ * As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the delay is below -1 or over ten years.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_job_nack(struct flowmesh_job *job,
@@ -2021,7 +2169,17 @@ flowmesh_status flowmesh_queue_ack_many(struct flowmesh_queue *queue,
                                         flowmesh_status *outcomes);
 
 /**
- * More time: the job is this worker's for `lease_ms` from now, or with 0 for as long as it was reserved. `left_ms`,
+ * Extends the lease from now on by itself, whenever a third of it has passed, until the job is settled or freed. If that
+ * fails because the job is not this worker's any more, the job is cancelled (`flowmesh_job_is_cancelled`). Workers do so
+ * for the jobs that they lend.
+ *
+ * Does not block.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_keep(struct flowmesh_job *job);
+
+/**
+ * More time: the job is this worker's for `lease_ms` from now, or with -1 for as long as it was reserved. `left_ms`,
  * unless NULL, gets how long it is the worker's now: less than was asked for when its deadline is near.
  *
  * Blocks until the host has answered.
@@ -2189,6 +2347,14 @@ flowmesh_status flowmesh_queue_result(const struct flowmesh_queue *queue,
 /** The name of a state, `"ready"` and so on, as all languages spell it. Static text; `"unknown"` for what is no state. */
 const char *flowmesh_job_state_name(int32_t state);
 
+/**
+ * The state of this name: one of `enum flowmesh_job_state`, or a negative status.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: there is no such state; the message lists them.
+ */
+int32_t flowmesh_job_state_parse(const char *name);
+
 /* Managing queues and their jobs ============================================================================ */
 
 /**
@@ -2208,7 +2374,7 @@ flowmesh_status flowmesh_queue_cancel(struct flowmesh_queue *queue,
                                       int32_t *outcome);
 
 /**
- * Makes the finished jobs of these ids, at most 10000, ready again as if they were new; all or none.
+ * Makes the finished jobs of these ids, at most 1000, ready again as if they were new; all or none.
  *
  * Errors:
  * `NOT_FOUND`: one is not there. `INVALID_ARGUMENT`: one is no id, or not finished. `TOO_LARGE`: there are too many.
@@ -2304,7 +2470,7 @@ flowmesh_status flowmesh_queue_next(struct flowmesh_queue *queue,
 
 /**
  * Waits for a job as `flowmesh_queue_next` does, then takes all that are there, up to `capacity`, at most 1000, into
- * `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with 0 for as
+ * `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with -1 for as
  * long as it or the queue says; and is the caller's to free (`flowmesh_job_free_many`).
  *
  * Threads: any; several may take jobs of one queue.
@@ -2447,6 +2613,187 @@ flowmesh_status flowmesh_schedule_list_get(const struct flowmesh_schedule_list *
 
 /** Frees it. NULL is fine. */
 flowmesh_status flowmesh_schedule_list_free(struct flowmesh_schedule_list *list);
+
+/* Workers =================================================================================================== */
+
+/**
+ * Works on jobs of `queue`: calls `handler` for each, in `concurrency` threads of the library, so in several at once when
+ * that is more than 1. Leases are extended for as long as the handler takes. What the handler returns settles the job, as
+ * durably as the handle `queue` says. `options`, `context` and `drop` may be NULL.
+ *
+ * A job that is cancelled meanwhile, or that is not this worker's any more, says so: long handlers look at
+ * `flowmesh_job_is_cancelled`.
+ *
+ * The worker in `*out` is the caller's to free; `queue` may be freed before. `drop(context)` is called exactly once, also
+ * when this function fails.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: an option is out of its range. `RESOURCE_EXHAUSTED`: the system gives no more threads. `CLOSED`,
+ * `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_start(struct flowmesh_queue *queue,
+                                      const struct flowmesh_worker_options *options,
+                                      flowmesh_job_handler handler,
+                                      void *context,
+                                      flowmesh_drop drop,
+                                      struct flowmesh_worker **out);
+
+/**
+ * Takes no more jobs, waits at most `timeout_ms` (below 0 for ever) for the handlers that are running, and then gives the
+ * jobs of the others back: their attempt does not count, and they are cancelled for their handlers. The worker is still to
+ * be freed.
+ *
+ * Threads: any but its own handlers, which would wait for themselves: `flowmesh_worker_free` is for these. Signals do not
+ * end the wait.
+ *
+ * Errors:
+ * `TIMEOUT`: some handlers had not returned; their jobs were given back. `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_stop(struct flowmesh_worker *worker,
+                                     int64_t timeout_ms);
+
+/**
+ * What it has done, into `*out`, which begins with its size (`FLOWMESH_WORKER_STATS_INIT`).
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_get_stats(const struct flowmesh_worker *worker,
+                                          struct flowmesh_worker_stats *out);
+
+/**
+ * 1 while it takes jobs; 0 once it was stopped, or ended by itself (`flowmesh_worker_error`); or a negative status.
+ *
+ * Threads: any. Does not block.
+ */
+int32_t flowmesh_worker_is_running(const struct flowmesh_worker *worker);
+
+/**
+ * Why it ended by itself, as the status and last error of a function that fails; `FLOWMESH_OK` when it did not.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `CLOSED`: the mesh was closed. `DISCONNECTED`: the host is gone. `FROZEN`: its disk failed. `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_error(const struct flowmesh_worker *worker);
+
+/**
+ * Frees it. It takes no more jobs; handlers that are running finish, and settle their jobs, without being waited for: stop
+ * it before to wait. NULL is fine.
+ *
+ * Threads: any, its own handlers included.
+ */
+flowmesh_status flowmesh_worker_free(struct flowmesh_worker *worker);
+
+/**
+ * Says what the job's result is to be when its handler returns `FLOWMESH_OK`; it is copied. For jobs that a worker lent to
+ * its handler.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `UNSUPPORTED`: the job was reserved: give the result to `flowmesh_job_ack`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_set_result(struct flowmesh_job *job,
+                                        const void *result,
+                                        size_t result_bytes);
+
+/**
+ * What a job's handler returns when no attempt can succeed: says why, and returns `FLOWMESH_HANDLER_REJECT`.
+ *
+ *     return flowmesh_handler_reject("there is no such address");
+ *
+ * Errors:
+ * `NULL_ARGUMENT`, `INVALID_ARGUMENT`: `message` is NULL or not UTF-8. Returned from the handler, the attempt fails so.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_handler_reject(const char *message);
+
+/**
+ * What a job's handler returns to put the job off by `delay_ms`, at most ten years: the attempt does not count. Returns
+ * `FLOWMESH_HANDLER_SNOOZE`.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the delay is below 0. Returned from the handler, the attempt fails so.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_handler_snooze(int64_t delay_ms);
+
+/* Inspecting a directory ==================================================================================== */
+
+/**
+ * Verifies what `directory` stores without changing anything; nobody need have it open, its host may. While the host
+ * writes, what is being written shows as the tail. The inspection in `*out` is the caller's to free; it does not change.
+ *
+ * Damage is no error but in the inspection. Opening such a directory fails with `CORRUPT`, unless `repair` of the open
+ * options says to move what is damaged aside.
+ *
+ * Threads: any. Blocks while the files are read.
+ *
+ * Errors:
+ * `NOT_FOUND`: there is no such directory, or nothing was ever stored in it. `UNSUPPORTED`: a newer version wrote it. `IO`,
+ * `PERMISSION_DENIED`: it cannot be read.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_inspect(const char *directory,
+                                 struct flowmesh_inspection **out);
+
+/**
+ * What was found in numbers, into `*out`, which begins with its size (`FLOWMESH_INSPECTED_INIT`). Its text is lent until the
+ * inspection is freed; so it is with the next functions.
+ *
+ * Threads: any. These never block.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_inspection_get(const struct flowmesh_inspection *inspection,
+                                        struct flowmesh_inspected *out);
+
+/**
+ * Damage number `index`, from 0, into `*out`, which begins with its size (`FLOWMESH_DAMAGE_INIT`).
+ *
+ * Errors:
+ * `NOT_FOUND`: there is less.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_inspection_damage(const struct flowmesh_inspection *inspection,
+                                           size_t index,
+                                           struct flowmesh_damage *out);
+
+/**
+ * Segment number `index`, from 0, the oldest first, into `*out`, which begins with its size (`FLOWMESH_SEGMENT_INIT`).
+ *
+ * Errors:
+ * `NOT_FOUND`: there are fewer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_inspection_segment(const struct flowmesh_inspection *inspection,
+                                            size_t index,
+                                            struct flowmesh_segment *out);
+
+/**
+ * Checkpoint number `index`, from 0, the oldest first, into `*out`, which begins with its size
+ * (`FLOWMESH_CHECKPOINT_INIT`).
+ *
+ * Errors:
+ * `NOT_FOUND`: there are fewer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_inspection_checkpoint(const struct flowmesh_inspection *inspection,
+                                               size_t index,
+                                               struct flowmesh_checkpoint *out);
+
+/** Frees it. NULL is fine. */
+flowmesh_status flowmesh_inspection_free(struct flowmesh_inspection *inspection);
 
 /* Discovery ================================================================================================= */
 

@@ -2,6 +2,7 @@
 
 use crate::{
     guard::Call,
+    inspect::InspectionHandle,
     mesh::MeshHandle,
     message::MessageHandle,
     queue::{
@@ -10,6 +11,7 @@ use crate::{
         look::JobsHandle,
         reserve::ReservationHandle,
         schedule::SchedulesHandle,
+        worker::WorkerHandle,
     },
     registry::{HANDLES_MAX, Ref, Registry},
     rpc::PendingHandle,
@@ -82,6 +84,8 @@ handles! {
     Content(ContentHandle) = crate::queue::job::flowmesh_content, "content";
     Reservation(ReservationHandle) = crate::queue::reserve::flowmesh_reservation, "reservation";
     Jobs(JobsHandle) = crate::queue::look::flowmesh_job_list, "list of jobs";
+    Worker(WorkerHandle) = crate::queue::worker::flowmesh_worker, "worker";
+    Inspection(InspectionHandle) = crate::inspect::flowmesh_inspection, "inspection";
     Schedules(SchedulesHandle) = crate::queue::schedule::flowmesh_schedule_list, "list of schedules";
 }
 

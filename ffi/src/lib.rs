@@ -27,6 +27,8 @@ pub mod service;
 
 pub mod queue;
 
+pub mod inspect;
+
 pub mod stats;
 
 pub mod options;

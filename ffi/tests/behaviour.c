@@ -5,6 +5,7 @@
 #include <flowmesh.h>
 
 #include <cjson/cJSON.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -143,13 +144,28 @@ struct seen {
     atomic_ullong started, cancelled;
     atomic_bool stop;
     cJSON *handler;
+    /* The jobs that it was called with, where it has to know them again. */
+    cJSON *jobs;
+    pthread_mutex_t lock;
 };
+
+static struct seen *new_seen(const cJSON *handler)
+{
+    struct seen *seen = must(calloc(1, sizeof *seen));
+    atomic_init(&seen->owners, 2);
+    seen->handler = must(cJSON_Duplicate(handler, 1));
+    seen->jobs = must(cJSON_CreateObject());
+    pthread_mutex_init(&seen->lock, NULL);
+    return seen;
+}
 
 static void let_go(void *context)
 {
     struct seen *seen = context;
     if (atomic_fetch_sub(&seen->owners, 1) == 1) {
         cJSON_Delete(seen->handler);
+        cJSON_Delete(seen->jobs);
+        pthread_mutex_destroy(&seen->lock);
         free(seen);
     }
 }
@@ -230,7 +246,7 @@ static int is_known_handler(const cJSON *handler)
 /* ---------- what a scenario has named */
 
 struct named {
-    enum { MESH, SUBSCRIPTION, SERVICE, CALL } kind;
+    enum { MESH, SUBSCRIPTION, SERVICE, CALL, QUEUE, JOB, RESERVATION, WORKER, ID, CURSOR } kind;
     char *name;
     void *handle;
     struct seen *seen;
@@ -258,6 +274,12 @@ static void free_handle(struct named *named)
     case SUBSCRIPTION: flowmesh_subscription_free(named->handle); break;
     case SERVICE: flowmesh_service_free(named->handle); break;
     case CALL: flowmesh_pending_free(named->handle); break;
+    case QUEUE: flowmesh_queue_free(named->handle); break;
+    case JOB: flowmesh_job_free(named->handle); break;
+    case RESERVATION: flowmesh_reservation_free(named->handle); break;
+    case WORKER: flowmesh_worker_free(named->handle); break;
+    case ID:
+    case CURSOR: free(named->handle); break;
     }
     if (named->seen != NULL)
         let_go(named->seen);
@@ -301,14 +323,13 @@ static flowmesh_status handle_of(int kind, const char *name, void *out)
 
 /* ---------- expectations */
 
-static flowmesh_status same_payload(const cJSON *wanted, const flowmesh_message *message)
+static flowmesh_status same_bytes(const char *what, const cJSON *wanted, flowmesh_bytes found)
 {
     struct bytes bytes = bytes_of(wanted);
-    flowmesh_bytes found = flowmesh_message_payload(message);
     int same = found.size == bytes.size && (bytes.size == 0 || memcmp(found.data, bytes.data, bytes.size) == 0);
     flowmesh_status status = FLOWMESH_OK;
     if (!same)
-        status = mismatch("payload should be \"%.40s\" (%zu bytes) and is \"%.*s\" (%zu bytes)", bytes.data,
+        status = mismatch("%s should be \"%.40s\" (%zu bytes) and is \"%.*s\" (%zu bytes)", what, bytes.data,
                           bytes.size, (int)(found.size < 40 ? found.size : 40),
                           found.size > 0 ? (const char *)found.data : "", found.size);
     free(bytes.data);
@@ -330,6 +351,22 @@ static flowmesh_status same_number(const char *what, const cJSON *wanted, double
     if (wanted->valuedouble != found)
         return mismatch("%s should be %g and is %g", what, wanted->valuedouble, found);
     return FLOWMESH_OK;
+}
+
+/* The event of a queue about that job and attempt, or bytes. */
+static flowmesh_status same_payload(const cJSON *wanted, const flowmesh_message *message)
+{
+    flowmesh_bytes found = flowmesh_message_payload(message);
+    if (!cJSON_HasObjectItem(wanted, "job"))
+        return same_bytes("payload", wanted, found);
+    cJSON *event = cJSON_ParseWithLength(found.data, found.size);
+    struct named *job = find(ID, text(wanted, "job", ""));
+    flowmesh_status status = FLOWMESH_OK;
+    if (event == NULL || job == NULL || strcmp(text(event, "job", ""), job->handle) != 0 ||
+        number(event, "attempt", -1) != number(wanted, "attempt", -2))
+        status = mismatch("the event is %.*s", (int)found.size, (const char *)found.data);
+    cJSON_Delete(event);
+    return status;
 }
 
 static flowmesh_status check_message(const cJSON *expect, const flowmesh_message *message)
@@ -549,6 +586,7 @@ static flowmesh_status do_open(const cJSON *step)
     flowmesh_mesh *mesh;
     const char *name = text(step, "as", "");
     flowmesh_open_options options = open_options(name);
+    options.repair = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(step, "repair"));
     TRY(flowmesh_open(path_of(text(step, "dir", NULL), path), &options, &mesh));
     keep(MESH, name, mesh, NULL);
     return FLOWMESH_OK;
@@ -797,9 +835,7 @@ static flowmesh_status do_serve(const cJSON *step, flowmesh_mesh *mesh)
     options.queue = (uint32_t)number(fields, "queue", options.queue);
     options.rate_per_second = number(fields, "rate", 0);
     options.rate_burst = (uint32_t)number(fields, "burst", 0);
-    struct seen *seen = must(calloc(1, sizeof *seen));
-    atomic_init(&seen->owners, 2);
-    seen->handler = must(cJSON_Duplicate(handler, 1));
+    struct seen *seen = new_seen(handler);
     flowmesh_status status = flowmesh_serve(mesh, text(step, "service", ""), &options, handle, seen, let_go, &service);
     if (status == FLOWMESH_OK)
         keep(SERVICE, text(step, "as", ""), service, seen);
@@ -842,6 +878,8 @@ static flowmesh_status do_finish(const cJSON *step)
     flowmesh_message_free(reply);
     return status;
 }
+
+#include "behaviour_queues.h"
 
 static flowmesh_status perform(const char *what, const cJSON *step)
 {
@@ -907,7 +945,7 @@ static flowmesh_status perform(const char *what, const cJSON *step)
         world.mark = now_ms();
         return FLOWMESH_OK;
     }
-    return mismatch("the runner does not know this step");
+    return perform_queue_step(what, step, mesh);
 }
 
 /* ---------- scenarios */

@@ -79,7 +79,7 @@ pub unsafe extern "C" fn flowmesh_queue_enqueue(
         // SAFETY: the arguments are as the manual asks.
         let (payload, options) =
             unsafe { (call.bytes(payload, payload_bytes, "payload")?, Read::of(call, options)?) };
-        let given = options.through(&handle.0.queue, |queue| queue.enqueue(payload, &options.job))?;
+        let given = options.through(handle.queue(), |queue| queue.enqueue(payload, &options.job))?;
         if let Some(out) = out {
             out.set(flowmesh_receipt::of(&given));
         }
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn flowmesh_queue_enqueue_many(
             return Ok(());
         }
         let given =
-            common.through(&handle.0.queue, |queue| queue.enqueue_many(&requests, &mut Wait::forever()))?;
+            common.through(handle.queue(), |queue| queue.enqueue_many(&requests, &mut Wait::forever()))?;
         for (place, given) in room.iter_mut().zip(&given) {
             place.write(flowmesh_receipt::of(given));
         }
@@ -162,7 +162,7 @@ impl Read {
         }
         // SAFETY: the caller's duty, passed on.
         let options = unsafe { call.options(options) }?;
-        let durability = call.durability(options.durability, options.durability_interval_ms)?;
+        let durability = call.own_durability(options.durability, options.durability_interval_ms)?;
         // SAFETY: the caller's duty, passed on.
         Ok(Self { job: unsafe { options.read(call) }?, durability })
     }

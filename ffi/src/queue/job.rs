@@ -8,10 +8,10 @@ use crate::{
     text::Texts,
 };
 use flowmesh::{Durability, ErrorKind, Job, ReadySet, Result, Settle, Wait, queue::Content};
+use parking_lot::Mutex;
 use std::{
     ffi::{c_char, c_void},
-    sync::OnceLock,
-    time::Duration,
+    sync::{Arc, OnceLock},
 };
 
 /// A job that this worker has, until it is settled or its lease ends.
@@ -27,7 +27,10 @@ pub struct flowmesh_content {
 pub(crate) struct JobHandle(Box<Held>);
 
 struct Held {
-    job: Job,
+    /// A worker has a share, too, while its handler runs.
+    job: Arc<Job>,
+    /// What the worker that lent the job is to ack it with; `None` when nobody lent it.
+    result: Option<Mutex<Option<Vec<u8>>>>,
     texts: OnceLock<Texts>,
     /// Becomes readable when the job is cancelled; made when it is asked for.
     cancelled: OnceLock<Result<ReadySet>>,
@@ -210,10 +213,10 @@ pub unsafe extern "C" fn flowmesh_job_ack(
 
 /// The attempt failed: the job waits for the next, or is dead if this was its last. `message` says why in a few words,
 /// of which 1 KiB is kept; `detail` is a stack trace or the like, of which 4 KiB are kept, or NULL. The next attempt
-/// comes after `delay_ms`, or, below 0, as the job's backoff says. `reached` as for `flowmesh_job_ack`.
+/// comes after `delay_ms`, or, with -1, as the job's backoff says. `reached` as for `flowmesh_job_ack`.
 ///
 /// # Errors
-/// As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the delay is over ten years.
+/// As `flowmesh_job_ack`. `INVALID_ARGUMENT`: the delay is below -1 or over ten years.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_job_nack(
     job: *mut flowmesh_job,
@@ -223,7 +226,7 @@ pub unsafe extern "C" fn flowmesh_job_nack(
     reached: *mut i32,
 ) -> flowmesh_status {
     guard("flowmesh_job_nack", |call| {
-        let delay = u64::try_from(delay_ms).ok().map(Duration::from_millis);
+        let delay = call.given_time(delay_ms, "delay_ms")?;
         // SAFETY: the arguments are as the manual asks.
         unsafe {
             let message = call.text(message, "message")?;
@@ -285,8 +288,8 @@ pub unsafe extern "C" fn flowmesh_job_snooze(
 /// their order. Returns `FLOWMESH_OK` when all were acked, else the error of the first that was not.
 ///
 /// # Errors
-/// As `flowmesh_job_ack`; `INVALID_ARGUMENT`: a job of another queue; `TOO_LARGE`: there are too many. Of errors that are
-/// about all of them nothing is acked.
+/// As `flowmesh_job_ack`: `LEASE_LOST` with `outcomes` that are `FLOWMESH_OK` for the others. When one was settled through
+/// its handle before, or is of another queue (`INVALID_ARGUMENT`), or there are too many (`TOO_LARGE`), nothing is acked.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_queue_ack_many(
     queue: *mut flowmesh_queue,
@@ -304,10 +307,10 @@ pub unsafe extern "C" fn flowmesh_queue_ack_many(
             room = unsafe { call.room(outcomes, job_count, "outcomes") }?;
         }
         let jobs = jobs.iter().map(|job| call.live::<JobHandle>(*job)).collect::<Result<Vec<_>>>()?;
-        if let Some(job) = jobs.iter().find(|job| job.0.job.queue().id() != handle.0.queue.id()) {
+        if let Some(job) = jobs.iter().find(|job| job.0.job.queue().id() != handle.queue().id()) {
             return Err(call.invalid("job", job.0.job.id(), "it is of another queue"));
         }
-        let acked = handle.0.queue.ack_many(jobs.iter().map(|job| &job.0.job));
+        let acked = handle.queue().ack_many(jobs.iter().map(|job| &*job.0.job));
         let each = match acked {
             Ok(each) => each,
             Err(error) => {
@@ -322,7 +325,20 @@ pub unsafe extern "C" fn flowmesh_queue_ack_many(
     })
 }
 
-/// More time: the job is this worker's for `lease_ms` from now, or with 0 for as long as it was reserved. `left_ms`,
+/// Extends the lease from now on by itself, whenever a third of it has passed, until the job is settled or freed. If that
+/// fails because the job is not this worker's any more, the job is cancelled (`flowmesh_job_is_cancelled`). Workers do so
+/// for the jobs that they lend.
+///
+/// Does not block.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flowmesh_job_keep(job: *mut flowmesh_job) -> flowmesh_status {
+    guard("flowmesh_job_keep", |call| {
+        call.live::<JobHandle>(job)?.0.job.keep();
+        Ok(())
+    })
+}
+
+/// More time: the job is this worker's for `lease_ms` from now, or with -1 for as long as it was reserved. `left_ms`,
 /// unless NULL, gets how long it is the worker's now: less than was asked for when its deadline is near.
 ///
 /// Blocks until the host has answered.
@@ -339,7 +355,7 @@ pub unsafe extern "C" fn flowmesh_job_extend(
         // SAFETY: NULL is nowhere to write, anything else is as the manual asks.
         let out = unsafe { call.optional_out(left_ms, 0, "left_ms") }?;
         let job = call.live::<JobHandle>(job)?;
-        let left = job.0.job.extend(call.some_time(lease_ms, "lease_ms")?)?;
+        let left = job.0.job.extend(call.given_time(lease_ms, "lease_ms")?)?;
         if let Some(out) = out {
             out.set(ms(left));
         }
@@ -449,7 +465,29 @@ pub unsafe extern "C" fn flowmesh_content_free(content: *mut flowmesh_content) -
 
 impl JobHandle {
     pub(crate) fn new(job: Job) -> Self {
-        Self(Box::new(Held { job, texts: OnceLock::new(), cancelled: OnceLock::new() }))
+        Self::of(Arc::new(job), None)
+    }
+
+    /// Of a worker, for the time that its handler runs.
+    pub(super) fn lent(job: Arc<Job>) -> Self {
+        Self::of(job, Some(Mutex::new(None)))
+    }
+
+    fn of(job: Arc<Job>, result: Option<Mutex<Option<Vec<u8>>>>) -> Self {
+        Self(Box::new(Held { job, result, texts: OnceLock::new(), cancelled: OnceLock::new() }))
+    }
+
+    pub(super) fn set_result(&self, call: Call, result: &[u8]) -> Result<()> {
+        let place = self.0.result.as_ref().ok_or_else(|| {
+            call.error(ErrorKind::Unsupported)
+                .with("rule", "a job that was reserved is acked with its result")
+        })?;
+        *place.lock() = Some(result.to_vec());
+        Ok(())
+    }
+
+    pub(super) fn take_result(&self) -> Option<Vec<u8>> {
+        self.0.result.as_ref()?.lock().take()
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     error::c_string,
     flowmesh_bytes, flowmesh_status,
-    guard::{guard, guard_value},
+    guard::{guard, guard_number, guard_value},
     options::{SizedStruct, sized},
 };
 use flowmesh::{
@@ -142,9 +142,9 @@ pub struct flowmesh_job_info {
     /// When it became ready; of a finished job, when it was finished.
     pub since_ms: i64,
     /// Scheduled and waiting for the next attempt: when it is ready. Leased: when the lease ends. Finished: until when it
-    /// is kept. 0: not known.
+    /// is kept. -1: none.
     pub due_ms: i64,
-    /// When it expires if it still waits then; 0: never.
+    /// When it expires if it still waits then; -1: never.
     pub expires_ms: i64,
     /// The number of the worker that has it; 0: none.
     pub worker: u64,
@@ -219,7 +219,7 @@ pub unsafe extern "C" fn flowmesh_queue_get_stats(
     out: *mut flowmesh_queue_stats,
 ) -> flowmesh_status {
     guard("flowmesh_queue_get_stats", |call| {
-        let stats = call.live::<QueueHandle>(queue)?.0.queue.stats()?;
+        let stats = call.live::<QueueHandle>(queue)?.queue().stats()?;
         // SAFETY: the manual asks for a struct that begins with its size.
         unsafe { call.fill(out, &flowmesh_queue_stats::of(&stats)) }
     })
@@ -259,7 +259,7 @@ pub unsafe extern "C" fn flowmesh_queue_list(
             }
             other => return Err(call.invalid("cursor.state", other, "it is 0, 1 or 2")),
         };
-        let listed = handle.0.queue.list(state, from, most)?;
+        let listed = handle.queue().list(state, from, most)?;
         let next = listed.next.map_or(flowmesh_cursor { state: 2, ..begin }, |next| flowmesh_cursor {
             position: next.to_words(),
             state: 1,
@@ -289,7 +289,7 @@ pub unsafe extern "C" fn flowmesh_queue_peek(
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
         // SAFETY: the arguments are as the manual asks.
-        let info = handle.0.queue.peek(unsafe { call.job_id(job) }?)?;
+        let info = handle.queue().peek(unsafe { call.job_id(job) }?)?;
         out.set(call.give(JobsHandle(vec![Listed::new(info)]))?);
         Ok(())
     })
@@ -371,7 +371,7 @@ pub unsafe extern "C" fn flowmesh_queue_content(
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
         // SAFETY: the arguments are as the manual asks.
-        let content = handle.0.queue.content(unsafe { call.job_id(job) }?)?;
+        let content = handle.queue().content(unsafe { call.job_id(job) }?)?;
         out.set(call.give(ContentHandle::new(content))?);
         Ok(())
     })
@@ -392,7 +392,7 @@ pub unsafe extern "C" fn flowmesh_queue_result(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
-        let queue = &handle.0.queue;
+        let queue = handle.queue();
         // SAFETY: the arguments are as the manual asks.
         let request = QueueRequest::Outcome { queue: queue.id(), job: unsafe { call.job_id(job) }? };
         let QueueReply::Content(content) = queue.request(request, &mut Wait::forever())?.reply else {
@@ -421,6 +421,18 @@ pub extern "C" fn flowmesh_job_state_name(state: i32) -> *const c_char {
         _ => c"unknown",
     };
     name.as_ptr()
+}
+
+/// The state of this name: one of `enum flowmesh_job_state`, or a negative status.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`: there is no such state; the message lists them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flowmesh_job_state_parse(name: *const c_char) -> i32 {
+    guard_number("flowmesh_job_state_parse", |call| {
+        // SAFETY: the arguments are as the manual asks.
+        Ok(JobState::parse(unsafe { call.text(name, "name") }?)? as i32)
+    })
 }
 
 impl flowmesh_queue_stats {
@@ -485,8 +497,8 @@ impl Listed {
             unique_key: text(&self.unique_key),
             progress: info.progress.as_deref().map_or(flowmesh_bytes::NONE, flowmesh_bytes::of),
             since_ms: wall_ms(info.since),
-            due_ms: info.due.map_or(0, wall_ms),
-            expires_ms: info.expires.map_or(0, wall_ms),
+            due_ms: info.due.map_or(-1, wall_ms),
+            expires_ms: info.expires.map_or(-1, wall_ms),
             worker: info.worker.map_or(0, |worker| worker.0),
             payload_bytes: info.payload_bytes.into(),
             failure_count: info.failures.len(),

@@ -4,9 +4,9 @@ use super::{QueueHandle, flowmesh_queue, options::flowmesh_rate};
 use crate::{flowmesh_status, guard::guard};
 use flowmesh::{
     ErrorKind, Result,
-    queue::{Cancelled, ENQUEUE_COUNT_MAX},
+    queue::{Cancelled, RESERVE_COUNT_MAX, Rate},
 };
-use std::ffi::c_char;
+use std::{ffi::c_char, time::Duration};
 
 /// What became of a job that was to be cancelled.
 #[repr(i32)]
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn flowmesh_queue_cancel(
                 call.optional_text(why, "why")?.unwrap_or_default(),
             )
         };
-        let cancelled = match handle.0.queue.cancel(job, why)? {
+        let cancelled = match handle.queue().cancel(job, why)? {
             Cancelled::Now => flowmesh_cancelled::FLOWMESH_CANCELLED_NOW,
             Cancelled::Asked => flowmesh_cancelled::FLOWMESH_CANCELLED_ASKED,
             Cancelled::Finished(_) => flowmesh_cancelled::FLOWMESH_CANCELLED_FINISHED,
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn flowmesh_queue_cancel(
     })
 }
 
-/// Makes the finished jobs of these ids, at most 10000, ready again as if they were new; all or none.
+/// Makes the finished jobs of these ids, at most 1000, ready again as if they were new; all or none.
 ///
 /// # Errors
 /// `NOT_FOUND`: one is not there. `INVALID_ARGUMENT`: one is no id, or not finished. `TOO_LARGE`: there are too many.
@@ -71,9 +71,9 @@ pub unsafe extern "C" fn flowmesh_queue_redrive(
 ) -> flowmesh_status {
     guard("flowmesh_queue_redrive", |call| {
         let handle = call.live::<QueueHandle>(queue)?;
-        if job_count > ENQUEUE_COUNT_MAX {
+        if job_count > RESERVE_COUNT_MAX {
             let error = call.error(ErrorKind::TooLarge);
-            return Err(error.with("job_count", job_count).with("limit", ENQUEUE_COUNT_MAX));
+            return Err(error.with("job_count", job_count).with("limit", RESERVE_COUNT_MAX));
         }
         // SAFETY: the arguments are as the manual asks.
         let jobs = unsafe {
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn flowmesh_queue_redrive(
                 .map(|job| call.job_id(*job))
                 .collect::<Result<Vec<_>>>()
         }?;
-        handle.0.queue.redrive(&jobs)
+        handle.queue().redrive(&jobs)
     })
 }
 
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn flowmesh_queue_redrive_dead(
     guard("flowmesh_queue_redrive_dead", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.optional_out(count, 0, "count") }?;
-        let redriven = call.live::<QueueHandle>(queue)?.0.queue.redrive_dead(most)?;
+        let redriven = call.live::<QueueHandle>(queue)?.queue().redrive_dead(most)?;
         if let Some(out) = out {
             out.set(redriven);
         }
@@ -117,13 +117,13 @@ pub unsafe extern "C" fn flowmesh_queue_redrive_at(
 ) -> flowmesh_status {
     guard("flowmesh_queue_redrive_at", |call| {
         let handle = call.live::<QueueHandle>(queue)?;
-        if count == 0 {
-            let any = flowmesh::queue::Rate { count: 1, per: std::time::Duration::from_secs(1), burst: 1 };
-            return handle.0.queue.redrive_at(0, any);
-        }
         // SAFETY: the arguments are as the manual asks.
-        let rate = unsafe { call.slice(rate, 1, "rate") }?[0].read(call)?;
-        handle.0.queue.redrive_at(count, rate.ok_or_else(|| call.limited("rate.count", 0, "at least 1"))?)
+        let rate = match unsafe { call.rate(rate, "rate") }? {
+            Some(rate) => rate,
+            None if count == 0 => Rate { count: 1, per: Duration::from_secs(1), burst: 1 },
+            None => return Err(call.null("rate")),
+        };
+        handle.queue().redrive_at(count, rate)
     })
 }
 
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn flowmesh_queue_purge(
     guard("flowmesh_queue_purge", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.optional_out(count, 0, "count") }?;
-        let purged = call.live::<QueueHandle>(queue)?.0.queue.purge(call.state(state)?)?;
+        let purged = call.live::<QueueHandle>(queue)?.queue().purge(call.state(state)?)?;
         if let Some(out) = out {
             out.set(purged);
         }
@@ -160,20 +160,20 @@ pub unsafe extern "C" fn flowmesh_queue_remove(
     guard("flowmesh_queue_remove", |call| {
         let handle = call.live::<QueueHandle>(queue)?;
         // SAFETY: the arguments are as the manual asks.
-        handle.0.queue.remove(unsafe { call.job_id(job) }?)
+        handle.queue().remove(unsafe { call.job_id(job) }?)
     })
 }
 
 /// Hands out nothing until `flowmesh_queue_resume`; what workers have they keep.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_queue_pause(queue: *mut flowmesh_queue) -> flowmesh_status {
-    guard("flowmesh_queue_pause", |call| call.live::<QueueHandle>(queue)?.0.queue.pause())
+    guard("flowmesh_queue_pause", |call| call.live::<QueueHandle>(queue)?.queue().pause())
 }
 
 /// Ends pausing and draining.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_queue_resume(queue: *mut flowmesh_queue) -> flowmesh_status {
-    guard("flowmesh_queue_resume", |call| call.live::<QueueHandle>(queue)?.0.queue.resume())
+    guard("flowmesh_queue_resume", |call| call.live::<QueueHandle>(queue)?.queue().resume())
 }
 
 /// Takes nothing new until `flowmesh_queue_resume`: enqueueing is `FLOWMESH_ERR_DRAINING`. `idle`, unless NULL, gets 1
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn flowmesh_queue_drain(queue: *mut flowmesh_queue, idle: 
     guard("flowmesh_queue_drain", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.optional_out(idle, 0, "idle") }?;
-        let drained = call.live::<QueueHandle>(queue)?.0.queue.drain()?;
+        let drained = call.live::<QueueHandle>(queue)?.queue().drain()?;
         if let Some(out) = out {
             out.set(i32::from(drained));
         }

@@ -7,6 +7,7 @@ pub mod manage;
 pub mod options;
 pub mod reserve;
 pub mod schedule;
+pub mod worker;
 
 use crate::{
     error::c_string,
@@ -176,9 +177,9 @@ pub unsafe extern "C" fn flowmesh_queue_durable(
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
         let rule = "FLOWMESH_DURABILITY_OS, INTERVAL or FSYNC";
-        let durability = call.durability(durability, interval_ms)?;
+        let durability = call.own_durability(durability, interval_ms)?;
         let durability = durability.ok_or_else(|| call.limited("durability", 0, rule))?;
-        let durable = handle.0.queue.durable(durability);
+        let durable = handle.queue().durable(durability);
         out.set(call.give(QueueHandle::new(durable, handle.0.interrupt))?);
         Ok(())
     })
@@ -196,7 +197,7 @@ pub unsafe extern "C" fn flowmesh_queue_get_settings(
     guard("flowmesh_queue_get_settings", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
-        let config = call.live::<QueueHandle>(queue)?.0.queue.config()?;
+        let config = call.live::<QueueHandle>(queue)?.queue().config()?;
         out.set(call.give(SettingsHandle(Box::new(LentConfig::of(&config))))?);
         Ok(())
     })
@@ -238,7 +239,7 @@ pub unsafe extern "C" fn flowmesh_queue_configure(
         let handle = call.live::<QueueHandle>(queue)?;
         // SAFETY: the arguments are as the manual asks.
         let config: QueueConfig = unsafe { call.options(config)?.read(call) }?;
-        handle.0.queue.configure(&config)
+        handle.queue().configure(&config)
     })
 }
 
@@ -252,6 +253,10 @@ impl QueueHandle {
     fn new(queue: Queue, interrupt: Interrupt) -> Self {
         let name = c_string(queue.name());
         Self(Box::new(Held { queue, interrupt, name }))
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.0.queue
     }
 }
 

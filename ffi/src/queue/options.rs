@@ -102,11 +102,11 @@ pub struct flowmesh_backoff {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowmesh_rate {
-    /// How many in each `per_ms`, at most 1000000000; 0: no limit.
+    /// How many in each `per_ms`, 1 to 1000000000.
     pub count: u32,
-    /// How many may go at once after a rest, at most 1000000000; 0: as many as `count`.
+    /// How many may go at once after a rest, 1 to 1000000000.
     pub burst: u32,
-    /// The stretch of time, at most 365 days; 0: 1000.
+    /// The stretch of time, 1 to 31536000000 (365 days).
     pub per_ms: i64,
 }
 
@@ -134,8 +134,8 @@ pub struct flowmesh_group_weight {
     pub reserved: u32,
 }
 
-/// How a queue treats its jobs; what a job says for itself goes first. Begin with `FLOWMESH_QUEUE_CONFIG_INIT`. Where
-/// no other limit is named, times are at most ten years.
+/// How a queue treats its jobs; what a job says for itself goes first. Begin with `FLOWMESH_QUEUE_CONFIG_INIT`, in
+/// which -1 and NULL stand for what is not limited. Where no other limit is named, times are at most ten years.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowmesh_queue_config {
@@ -143,30 +143,30 @@ pub struct flowmesh_queue_config {
     pub struct_size: usize,
     /// How long a worker has a job before it must extend, 1000 to 43200000 (12 hours). 30000 in `INIT`.
     pub lease_ms: i64,
-    /// How long one attempt may take however often it is extended; 0: no limit.
+    /// How long one attempt may take however often it is extended. -1 in `INIT`.
     pub deadline_ms: i64,
-    /// How long a job may wait before it expires; 0: for ever.
+    /// How long a job may wait before it expires. -1 in `INIT`: for ever.
     pub ttl_ms: i64,
-    /// A waiting job gains one priority each time this passes; 0: never.
+    /// A waiting job gains one priority each time this passes. -1 in `INIT`: never.
     pub aging_ms: i64,
     /// How long a worker whose job is cancelled has to give it back before it is taken. 30000 in `INIT`.
     pub cancel_grace_ms: i64,
-    /// Jobs that may wait, more are `FLOWMESH_ERR_FULL`; 0: no limit.
-    pub max_length: u64,
+    /// Jobs that may wait, at least 1; more are `FLOWMESH_ERR_FULL`. -1 in `INIT`.
+    pub max_length: i64,
     /// How often a job is handed out before it is dead, 1 to 1000. 5 in `INIT`.
     pub max_attempts: u32,
     /// The largest payload or result, 1 to 67108864 (64 MiB). 8388608 (8 MiB) in `INIT`.
     pub payload_bytes_max: u32,
-    /// Jobs that may be leased at once; 0: no limit.
-    pub concurrency: u32,
-    /// Jobs of one group that may be leased at once; 0: no limit. 1 is strict order within a group.
-    pub group_concurrency: u32,
+    /// Jobs that may be leased at once, at least 1. -1 in `INIT`.
+    pub concurrency: i32,
+    /// Jobs of one group that may be leased at once, at least 1, which is strict order within a group. -1 in `INIT`.
+    pub group_concurrency: i32,
     /// How long a job waits after a failed attempt.
     pub backoff: flowmesh_backoff,
-    /// How often jobs are handed out.
-    pub rate: flowmesh_rate,
-    /// How often jobs of one group are handed out.
-    pub group_rate: flowmesh_rate,
+    /// How often jobs are handed out; NULL: no limit.
+    pub rate: *const flowmesh_rate,
+    /// How often jobs of one group are handed out; NULL: no limit.
+    pub group_rate: *const flowmesh_rate,
     /// Shares of groups, `group_weight_count` of them; NULL: all are equal.
     pub group_weights: *const flowmesh_group_weight,
     /// At most 10000.
@@ -190,7 +190,8 @@ pub struct flowmesh_queue_config {
     pub durability_interval_ms: i64,
 }
 
-/// What one job wants. Begin with `FLOWMESH_ENQUEUE_OPTIONS_INIT`. 0 and NULL stand for what the queue says, or none.
+/// What one job wants. Begin with `FLOWMESH_ENQUEUE_OPTIONS_INIT`, in which -1 and NULL stand for what the queue says, or
+/// for none.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct flowmesh_enqueue_options {
@@ -211,17 +212,18 @@ pub struct flowmesh_enqueue_options {
     pub unique_key: *const c_char,
     /// With `FLOWMESH_UNIQUE_WINDOW`: how much longer.
     pub unique_window_ms: i64,
-    /// How long it waits first, at most ten years.
+    /// How long it waits first, at most ten years. 0 in `INIT`.
     pub delay_ms: i64,
     /// Until when it waits, in milliseconds since 1970-01-01 UTC; what has passed is now. Not both with `delay_ms`.
+    /// -1 in `INIT`.
     pub run_at_ms: i64,
-    /// How long it may wait before it expires.
+    /// How long it may wait before it expires. -1 in `INIT`.
     pub ttl_ms: i64,
-    /// How long a worker has it before it must extend, 1000 to 43200000 (12 hours).
+    /// How long a worker has it before it must extend, 1000 to 43200000 (12 hours). -1 in `INIT`.
     pub lease_ms: i64,
-    /// How long one attempt may take however often it is extended.
+    /// How long one attempt may take however often it is extended. -1 in `INIT`.
     pub deadline_ms: i64,
-    /// How long its result is kept; 0: an hour.
+    /// How long its result is kept. -1 in `INIT`: an hour.
     pub result_ttl_ms: i64,
     /// How long it waits after a failed attempt.
     pub backoff: flowmesh_backoff,
@@ -231,8 +233,8 @@ pub struct flowmesh_enqueue_options {
     pub unique_conflict: i32,
     /// 0 to 255, higher goes first.
     pub priority: i32,
-    /// How often it is handed out before it is dead, 1 to 1000.
-    pub max_attempts: u32,
+    /// How often it is handed out before it is dead, 1 to 1000. -1 in `INIT`.
+    pub max_attempts: i32,
     /// How safe it is when enqueueing returns, one of `enum flowmesh_durability`.
     pub durability: i32,
     /// 0.
@@ -282,6 +284,12 @@ const fn keep(age_ms: i64, count: u32) -> flowmesh_keep {
 sized! {
     flowmesh_queue_config = {
         lease_ms: 30_000,
+        deadline_ms: -1,
+        ttl_ms: -1,
+        aging_ms: -1,
+        max_length: -1,
+        concurrency: -1,
+        group_concurrency: -1,
         cancel_grace_ms: 30_000,
         max_attempts: 5,
         payload_bytes_max: 8 << 20,
@@ -292,7 +300,15 @@ sized! {
         keep_expired: keep(3_600_000, 1000),
         durability: flowmesh_durability::FLOWMESH_DURABILITY_FSYNC as i32,
     };
-    flowmesh_enqueue_options = { backoff: BACKOFF };
+    flowmesh_enqueue_options = {
+        run_at_ms: -1,
+        ttl_ms: -1,
+        lease_ms: -1,
+        deadline_ms: -1,
+        result_ttl_ms: -1,
+        backoff: BACKOFF,
+        max_attempts: -1,
+    };
 }
 
 impl flowmesh_queue_config {
@@ -300,9 +316,11 @@ impl flowmesh_queue_config {
     /// Its pointers are NULL, C strings, or as many values as it says.
     pub(crate) unsafe fn read(&self, call: Call) -> Result<QueueConfig> {
         // SAFETY: the caller's duty, passed on.
-        let (backoff, weights, dead_letter_to) = unsafe {
+        let (backoff, rate, group_rate, weights, dead_letter_to) = unsafe {
             (
                 self.backoff.read(call)?.unwrap_or_default(),
+                call.rate(self.rate, "rate")?,
+                call.rate(self.group_rate, "group_rate")?,
                 call.slice(self.group_weights, self.group_weight_count, "group_weights")?,
                 call.optional_text(self.dead_letter_to, "dead_letter_to")?,
             )
@@ -314,20 +332,20 @@ impl flowmesh_queue_config {
         });
         Ok(QueueConfig {
             lease: call.milliseconds(self.lease_ms, "lease_ms")?,
-            max_attempts: call.attempts(self.max_attempts)?,
+            max_attempts: call.attempts(self.max_attempts.into())?,
             backoff,
-            deadline: call.some_time(self.deadline_ms, "deadline_ms")?,
-            ttl: call.some_time(self.ttl_ms, "ttl_ms")?,
-            max_length: some(self.max_length),
+            deadline: call.given_time(self.deadline_ms, "deadline_ms")?,
+            ttl: call.given_time(self.ttl_ms, "ttl_ms")?,
+            max_length: call.given(self.max_length, "max_length")?,
             payload_bytes_max: self.payload_bytes_max,
-            concurrency: some(self.concurrency),
-            rate: self.rate.read(call)?,
+            concurrency: call.given(self.concurrency, "concurrency")?,
+            rate,
             groups: GroupLimits {
-                concurrency: some(self.group_concurrency),
-                rate: self.group_rate.read(call)?,
+                concurrency: call.given(self.group_concurrency, "group_concurrency")?,
+                rate: group_rate,
                 weights: weights.collect::<Result<_>>()?,
             },
-            aging: call.some_time(self.aging_ms, "aging_ms")?,
+            aging: call.given_time(self.aging_ms, "aging_ms")?,
             retention: Retention {
                 done: self.keep_done.read(call, "keep_done.age_ms")?,
                 dead: self.keep_dead.read(call, "keep_dead.age_ms")?,
@@ -361,25 +379,23 @@ impl flowmesh_enqueue_options {
         };
         let priority =
             u8::try_from(self.priority).map_err(|_| call.limited("priority", self.priority, "0 to 255"))?;
-        let max_attempts = match self.max_attempts {
-            0 => None,
-            given => Some(call.attempts(given)?),
-        };
+        let max_attempts = call.given::<i64, i64>(self.max_attempts.into(), "max_attempts")?;
+        let max_attempts = max_attempts.map(|given| call.attempts(given)).transpose()?;
         Ok(EnqueueOptions {
             id: id.map(JobId::parse).transpose()?,
             priority,
             delay: call.milliseconds(self.delay_ms, "delay_ms")?,
-            run_at: call.some_time(self.run_at_ms, "run_at_ms")?.map(timestamp),
-            ttl: call.some_time(self.ttl_ms, "ttl_ms")?,
+            run_at: call.given_time(self.run_at_ms, "run_at_ms")?.map(timestamp),
+            ttl: call.given_time(self.ttl_ms, "ttl_ms")?,
             unique: self.unique(call, unique_key)?,
             group: group.map(str::to_owned),
             headers,
             content_type: content_type.map(str::to_owned),
             max_attempts,
             backoff,
-            lease: call.some_time(self.lease_ms, "lease_ms")?,
-            deadline: call.some_time(self.deadline_ms, "deadline_ms")?,
-            result_ttl: call.some_time(self.result_ttl_ms, "result_ttl_ms")?,
+            lease: call.given_time(self.lease_ms, "lease_ms")?,
+            deadline: call.given_time(self.deadline_ms, "deadline_ms")?,
+            result_ttl: call.given_time(self.result_ttl_ms, "result_ttl_ms")?,
         })
     }
 
@@ -462,26 +478,8 @@ impl flowmesh_backoff {
 }
 
 impl flowmesh_rate {
-    /// `None` for no limit.
-    pub(super) fn read(&self, call: Call) -> Result<Option<Rate>> {
-        if self.count == 0 {
-            return match (self.burst, self.per_ms) {
-                (0, 0) => Ok(None),
-                (burst, 0) => Err(call.invalid("rate.burst", burst, "rate.count is 0, which is no limit")),
-                (_, per_ms) => Err(call.invalid("rate.per_ms", per_ms, "rate.count is 0, which is no limit")),
-            };
-        }
-        let per = match self.per_ms {
-            0 => Duration::from_secs(1),
-            given => call.milliseconds(given, "rate.per_ms")?,
-        };
-        let burst = if self.burst == 0 { self.count } else { self.burst };
-        Ok(Some(Rate { count: self.count, per, burst }))
-    }
-
-    fn of(rate: Option<Rate>) -> Self {
-        let none = Self { count: 0, burst: 0, per_ms: 0 };
-        rate.map_or(none, |rate| Self { count: rate.count, burst: rate.burst, per_ms: ms(rate.per) })
+    fn of(rate: Rate) -> Self {
+        Self { count: rate.count, burst: rate.burst, per_ms: ms(rate.per) }
     }
 }
 
@@ -500,6 +498,7 @@ pub(crate) struct LentConfig {
     filled: flowmesh_queue_config,
     _texts: Vec<CString>,
     _weights: Vec<flowmesh_group_weight>,
+    _rates: [Option<Box<flowmesh_rate>>; 2],
     _backoff: Vec<i64>,
 }
 
@@ -522,22 +521,26 @@ impl LentConfig {
             .collect();
         let dead_letter_to = lend(&mut texts, config.dead_letter_to.as_ref().map(Name::as_str));
         let (durability, durability_interval_ms) = durability_of(config.durability);
+        let rates =
+            [config.rate, config.groups.rate].map(|rate| rate.map(|rate| Box::new(flowmesh_rate::of(rate))));
+        let [rate, group_rate] =
+            [0, 1].map(|index| rates[index].as_deref().map_or(ptr::null(), ptr::from_ref));
         let Retention { done, dead, cancelled, expired } = config.retention;
         let filled = flowmesh_queue_config {
             struct_size: 0,
             lease_ms: ms(config.lease),
-            deadline_ms: ms_or_0(config.deadline),
-            ttl_ms: ms_or_0(config.ttl),
-            aging_ms: ms_or_0(config.aging),
+            deadline_ms: ms_or_none(config.deadline),
+            ttl_ms: ms_or_none(config.ttl),
+            aging_ms: ms_or_none(config.aging),
             cancel_grace_ms: ms(config.cancel_grace),
-            max_length: config.max_length.unwrap_or(0),
+            max_length: config.max_length.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX)),
             max_attempts: config.max_attempts.into(),
             payload_bytes_max: config.payload_bytes_max,
-            concurrency: config.concurrency.unwrap_or(0),
-            group_concurrency: config.groups.concurrency.unwrap_or(0),
+            concurrency: count_or_none(config.concurrency),
+            group_concurrency: count_or_none(config.groups.concurrency),
             backoff: flowmesh_backoff::of(&config.backoff, &mut backoff),
-            rate: flowmesh_rate::of(config.rate),
-            group_rate: flowmesh_rate::of(config.groups.rate),
+            rate,
+            group_rate,
             group_weights: pointer(&weights),
             group_weight_count: weights.len(),
             keep_done: flowmesh_keep::of(done),
@@ -549,7 +552,7 @@ impl LentConfig {
             uncounted_on_crash: i32::from(config.uncounted_on_crash),
             durability_interval_ms,
         };
-        Self { filled, _texts: texts, _weights: weights, _backoff: backoff }
+        Self { filled, _texts: texts, _weights: weights, _rates: rates, _backoff: backoff }
     }
 
     pub(crate) fn filled(&self) -> &flowmesh_queue_config {
@@ -604,11 +607,11 @@ impl LentOptions {
             unique_key: lend(&mut texts, options.unique.as_ref().map(|unique| &*unique.key)),
             unique_window_ms,
             delay_ms: ms(options.delay),
-            run_at_ms: options.run_at.map_or(0, wall_ms),
-            ttl_ms: ms_or_0(options.ttl),
-            lease_ms: ms_or_0(options.lease),
-            deadline_ms: ms_or_0(options.deadline),
-            result_ttl_ms: ms_or_0(options.result_ttl),
+            run_at_ms: options.run_at.map_or(-1, wall_ms),
+            ttl_ms: ms_or_none(options.ttl),
+            lease_ms: ms_or_none(options.lease),
+            deadline_ms: ms_or_none(options.deadline),
+            result_ttl_ms: ms_or_none(options.result_ttl),
             backoff: options
                 .backoff
                 .as_ref()
@@ -616,7 +619,7 @@ impl LentOptions {
             unique_scope,
             unique_conflict,
             priority: options.priority.into(),
-            max_attempts: options.max_attempts.map_or(0, u32::from),
+            max_attempts: options.max_attempts.map_or(-1, i32::from),
             durability: flowmesh_durability::FLOWMESH_DURABILITY_DEFAULT as i32,
             reserved: 0,
             durability_interval_ms: 0,
@@ -652,9 +655,36 @@ impl Call {
         self.error(flowmesh::ErrorKind::InvalidArgument).with(argument, value).with("limit", limit)
     }
 
-    /// A time for which 0 says that there is none.
-    pub(crate) fn some_time(self, value: i64, argument: &'static str) -> Result<Option<Duration>> {
-        Ok(Some(self.milliseconds(value, argument)?).filter(|time| !time.is_zero()))
+    /// A number for which -1 says that it is not given.
+    fn given<N: Into<i64>, T: TryFrom<i64>>(self, value: N, argument: &'static str) -> Result<Option<T>> {
+        match value.into() {
+            -1 => Ok(None),
+            value => T::try_from(value).map(Some).map_err(|_| self.invalid(argument, value, BELOW)),
+        }
+    }
+
+    /// A time for which -1 says that it is not given.
+    pub(crate) fn given_time(self, value: i64, argument: &'static str) -> Result<Option<Duration>> {
+        let given = self.given::<i64, u64>(value, argument)?;
+        Ok(given.map(Duration::from_millis))
+    }
+
+    /// A rate; NULL stands for none.
+    ///
+    /// # Safety
+    /// `rate` is NULL or points to one.
+    pub(super) unsafe fn rate(
+        self,
+        rate: *const flowmesh_rate,
+        argument: &'static str,
+    ) -> Result<Option<Rate>> {
+        if rate.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: the caller's duty, passed on.
+        let rate = unsafe { self.slice(rate, 1, argument) }?[0];
+        let per = self.milliseconds(rate.per_ms, "rate.per_ms")?;
+        Ok(Some(Rate { count: rate.count, per, burst: rate.burst }))
     }
 
     /// `None` for what the queue says.
@@ -667,25 +697,30 @@ impl Call {
             0 => Ok(None),
             1 => Err(self.invalid("durability", "MEMORY", "it is only reached, never asked for")),
             2 => Ok(Some(Durability::Os)),
-            3 => {
-                let every = self.milliseconds(interval_ms, "durability_interval_ms")?;
-                if every.is_zero() {
-                    return Err(self.limited("durability_interval_ms", interval_ms, "at least 1"));
-                }
-                Ok(Some(Durability::Interval(every)))
-            }
+            3 => Ok(Some(Durability::Interval(self.milliseconds(interval_ms, "durability_interval_ms")?))),
             4 => Ok(Some(Durability::Fsync)),
             other => Err(self.invalid("durability", other, "it is not of enum flowmesh_durability")),
         }
     }
 
-    fn attempts(self, value: u32) -> Result<u16> {
+    /// As [`Call::durability`], for a queue that is set up already.
+    pub(crate) fn own_durability(self, durability: i32, interval_ms: i64) -> Result<Option<Durability>> {
+        let own = self.durability(durability, interval_ms)?;
+        if own == Some(Durability::Interval(Duration::ZERO)) {
+            return Err(self.limited("durability_interval_ms", interval_ms, "at least 1"));
+        }
+        Ok(own)
+    }
+
+    fn attempts(self, value: i64) -> Result<u16> {
         u16::try_from(value).map_err(|_| self.limited("max_attempts", value, "1 to 1000"))
     }
 }
 
-fn some<T: Default + PartialEq>(value: T) -> Option<T> {
-    Some(value).filter(|value| *value != T::default())
+const BELOW: &str = "it is below 0, and not -1, which stands for none";
+
+fn count_or_none(count: Option<u32>) -> i32 {
+    count.map_or(-1, |count| i32::try_from(count).unwrap_or(i32::MAX))
 }
 
 /// As C sees it: which, and the interval.
@@ -703,8 +738,8 @@ pub(super) fn ms(time: Duration) -> i64 {
     i64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-fn ms_or_0(time: Option<Duration>) -> i64 {
-    time.map_or(0, ms)
+fn ms_or_none(time: Option<Duration>) -> i64 {
+    time.map_or(-1, ms)
 }
 
 fn timestamp(since_1970: Duration) -> Timestamp {

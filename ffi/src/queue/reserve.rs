@@ -47,7 +47,7 @@ pub unsafe extern "C" fn flowmesh_queue_next(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
-        let taken = handle.0.interrupt.waiting(timeout_ms, |wait| handle.0.queue.reserve_one(wait))?;
+        let taken = handle.0.interrupt.waiting(timeout_ms, |wait| handle.queue().reserve_one(wait))?;
         let job = taken.ok_or_else(|| call.error(ErrorKind::Timeout).with("timeout_ms", timeout_ms))?;
         out.set(call.give_job(job)?);
         Ok(())
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn flowmesh_queue_next(
 }
 
 /// Waits for a job as `flowmesh_queue_next` does, then takes all that are there, up to `capacity`, at most 1000, into
-/// `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with 0 for as
+/// `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with -1 for as
 /// long as it or the queue says; and is the caller's to free (`flowmesh_job_free_many`).
 ///
 /// Threads: any; several may take jobs of one queue.
@@ -76,9 +76,9 @@ pub unsafe extern "C" fn flowmesh_queue_reserve(
         // SAFETY: the arguments are as the manual asks.
         let (count, room) = unsafe { (call.out(count, 0, "count")?, call.room(jobs, capacity, "jobs")?) };
         let handle = call.live::<QueueHandle>(queue)?;
-        let lease = call.some_time(lease_ms, "lease_ms")?;
+        let lease = call.given_time(lease_ms, "lease_ms")?;
         let taken =
-            handle.0.interrupt.waiting(timeout_ms, |wait| handle.0.queue.reserve(capacity, lease, wait))?;
+            handle.0.interrupt.waiting(timeout_ms, |wait| handle.queue().reserve(capacity, lease, wait))?;
         count.set(call.give_jobs(taken, room)?);
         Ok(())
     })
@@ -105,9 +105,9 @@ pub unsafe extern "C" fn flowmesh_queue_reserve_start(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
-        let lease = call.some_time(lease_ms, "lease_ms")?;
-        let pending = handle.0.queue.start_reserve(most, lease, timeout(timeout_ms))?;
-        let (queue, interrupt) = (handle.0.queue.clone(), handle.0.interrupt);
+        let lease = call.given_time(lease_ms, "lease_ms")?;
+        let pending = handle.queue().start_reserve(most, lease, timeout(timeout_ms))?;
+        let (queue, interrupt) = (handle.queue().clone(), handle.0.interrupt);
         out.set(call.give(ReservationHandle(Box::new(Held { queue, pending, interrupt, most })))?);
         Ok(())
     })

@@ -113,7 +113,7 @@ pub unsafe extern "C" fn flowmesh_queue_schedule(
         }
         // SAFETY: the arguments are as the manual asks.
         let schedule = unsafe { call.options(schedule)?.read(call) }?;
-        handle.0.queue.schedule(&schedule)
+        handle.queue().schedule(&schedule)
     })
 }
 
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn flowmesh_queue_unschedule(
     guard("flowmesh_queue_unschedule", |call| {
         let handle = call.live::<QueueHandle>(queue)?;
         // SAFETY: the arguments are as the manual asks.
-        handle.0.queue.unschedule(unsafe { call.text(name, "name") }?)
+        handle.queue().unschedule(unsafe { call.text(name, "name") }?)
     })
 }
 
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn flowmesh_queue_schedules(
     guard("flowmesh_queue_schedules", |call| {
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
-        let schedules = call.live::<QueueHandle>(queue)?.0.queue.schedules()?;
+        let schedules = call.live::<QueueHandle>(queue)?.queue().schedules()?;
         let listed = schedules.into_iter().map(|(schedule, next)| Listed::new(schedule, next));
         out.set(call.give(SchedulesHandle(listed.collect()))?);
         Ok(())
