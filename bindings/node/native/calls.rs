@@ -65,6 +65,7 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("enqueueJobs", queues::enqueue_jobs),
     ("startEnqueueJobs", queues::start_enqueue_jobs),
     ("reserve", queues::reserve),
+    ("checkLease", queues::check_lease),
     ("ackJobs", queues::ack_jobs),
     ("settle", queues::settle),
     ("extend", queues::extend),

@@ -203,7 +203,8 @@ impl Serving {
 
 /// Milliseconds as a duration. The TypeScript layer lets no negative, infinite or huge number pass.
 pub(crate) fn millis(ms: f64) -> Duration {
-    Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
+    // Whole milliseconds stay whole: errors show them.
+    Duration::from_millis(ms as u64) + Duration::from_nanos((ms.fract() * 1e6).round() as u64)
 }
 
 /// How long a publisher waits for a subscriber that blocks it, unless the subscriber says otherwise.

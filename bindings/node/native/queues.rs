@@ -45,7 +45,7 @@ use flowmesh::{
     Durability, Error, ErrorKind, Job, Name, PendingReply, Queue, Result, Wait,
     queue::{
         Answered, Cancelled, Content, Cursor, EnqueueOptions, JobId, JobState, Listed, NewJobRequest,
-        QueueReply, QueueRequest, Token,
+        QueueReply, QueueRequest, ReserveOptions, Token,
     },
 };
 use serde::Deserialize;
@@ -64,8 +64,8 @@ pub(crate) enum Asked {
     Queue { mesh: u64, name: String, id: u64 },
     /// Anything that is told as it is.
     Told,
-    /// Jobs of this queue.
-    Jobs(Queue),
+    /// Jobs of this queue, whose leases are to be kept alive or not.
+    Jobs { queue: Queue, keep: bool },
     /// The end of jobs, among which those at these places were left out.
     Settled { jobs: Vec<(u64, Job)>, spared: Vec<usize> },
     /// A longer lease of this job.
@@ -80,7 +80,7 @@ pub(crate) enum Asked {
 enum Asking {
     Stats {},
     Config {},
-    Configure { config: Config },
+    Configure { config: Box<Config> },
     Cancel { job: String, why: String },
     Redrive { jobs: Vec<String> },
     RedriveDead { most: u64 },
@@ -269,15 +269,25 @@ fn cut_short() -> Error {
 
 // ---------- jobs on their way out
 
-/// Arguments: the queue, the most jobs, the lease in ms (0 for theirs), the timeout in ms (below 0 for ever), how
-/// safe leasing and settling them is to be.
+/// Arguments: the queue, the most jobs, the lease in ms (below 0 for theirs), the timeout in ms (below 0 for ever), how
+/// safe leasing and settling them is to be, whether the leases are to be extended until the jobs are settled.
 pub(crate) fn reserve(state: &State, call: &Call) -> Result<Answer> {
     let queue = queue(state, call, durability(call, 4)?)?;
-    let (most, lease, timeout) = (call.number(1)? as usize, call.number(2)?, call.number(3)?);
-    let lease = (lease > 0.0).then(|| millis(lease));
-    let timeout = (timeout >= 0.0).then(|| millis(timeout));
+    let (most, lease, timeout) = (call.number(1)? as usize, lease(call, 2)?, call.number(3)?);
+    let (timeout, keep) = ((timeout >= 0.0).then(|| millis(timeout)), call.flag(5)?);
     let reply = queue.start_reserve(most, lease, timeout)?;
-    state.ask(reply, Asked::Jobs(queue))
+    state.ask(reply, Asked::Jobs { queue, keep })
+}
+
+/// Argument: the lease in ms, below 0 for none.
+pub(crate) fn check_lease(_: &State, call: &Call) -> Result<Answer> {
+    ReserveOptions { lease: lease(call, 0)? }.validate()?;
+    Ok(Answer::Nothing)
+}
+
+fn lease(call: &Call, index: usize) -> Result<Option<Duration>> {
+    let lease = call.number(index)?;
+    Ok((lease >= 0.0).then(|| millis(lease)))
 }
 
 /// Arguments: how many keys lie in the scratch memory, as doubles; how safe it is to be; whether jobs that were
@@ -360,10 +370,9 @@ fn settled_before() -> Error {
     Error::new(ErrorKind::LeaseLost, "job.settle").with("reason", "it was settled before")
 }
 
-/// Arguments: the job's key, the lease in ms (0 for what it was reserved for).
+/// Arguments: the job's key, the lease in ms (below 0 for what it was reserved for).
 pub(crate) fn extend(state: &State, call: &Call) -> Result<Answer> {
-    let (key, lease) = (call.id(0)?, call.number(1)?);
-    let lease = (lease > 0.0).then(|| millis(lease));
+    let (key, lease) = (call.id(0)?, lease(call, 1)?);
     let reply = with_lease(state, key, |job| job.start_extend(lease))?;
     state.ask(reply, Asked::Extended(key))
 }
@@ -481,11 +490,14 @@ impl State {
                 self.queues.insert(id, queue);
                 Ok(Answer::Text(json!(id).to_string()))
             }
-            Asked::Jobs(queue) => {
+            Asked::Jobs { queue, keep } => {
                 let jobs = queue.jobs(answered?)?;
                 let mut packed = Vec::with_capacity(jobs.len() * 256);
                 for job in jobs {
                     let key = self.new_id();
+                    if keep {
+                        job.keep();
+                    }
                     pack_job(&job, key, &mut packed);
                     self.leases.insert(key, job);
                 }
@@ -560,9 +572,9 @@ impl State {
             QueueReply::Names(names) => json!(names),
             QueueReply::Config(config) => json!(Config::of(&config)),
             QueueReply::Cancelled(cancelled) => match cancelled {
-                Cancelled::Now => json!("cancelled"),
+                Cancelled::Now => json!("now"),
                 Cancelled::Asked => json!("asked"),
-                Cancelled::Finished(state) => json!(state.name()),
+                Cancelled::Finished(_) => json!("finished"),
             },
             QueueReply::Count(count) => json!(count),
             QueueReply::Drained(idle) => json!(idle),

@@ -7,7 +7,7 @@ import { isTurnOver, scratch, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
 import { decode, encode, utf8 } from './payload.js'
 import type { Queue } from './queue.js'
-import { time } from './queue-options.js'
+import { leaseMs as checkLease, time } from './queue-options.js'
 import { json, nothing, packed, type Reached, settled, whenAnswered } from './replies.js'
 import type { Headers, Payload, Signal } from './types.js'
 
@@ -114,6 +114,8 @@ export class Job extends Content {
   readonly key: number
   /** @internal */
   state: 'leased' | 'settling' | 'settled' = 'leased'
+  /** @internal How often a worker could not tell its outcome. */
+  tries = 0
   #controller: AbortController | undefined
 
   /** @internal */
@@ -254,7 +256,7 @@ export class Job extends Content {
    * @throws FlowMeshError `LEASE_LOST`; `INVALID_ARGUMENT`: the lease is not 1 s to 12 h.
    */
   async extend(leaseMs?: number): Promise<number> {
-    const lease = leaseMs === undefined ? 0 : check.number('job.extend', 'leaseMs', leaseMs, 1, MS_MAX)
+    const lease = checkLease('job.extend', leaseMs)
     this.#check('job.extend')
     return whenAnswered(native.extend(this.key, lease), answer => json<number>(answer))
   }
@@ -457,4 +459,3 @@ export const ACKS_MAX = 1000
 const doubles = new Float64Array(scratch.buffer, scratch.byteOffset, scratch.byteLength / 8)
 const RECORD_HEADER_BYTES = 88
 const TOGETHER_BYTES = 16 * 1024
-const MS_MAX = 1e15

@@ -112,7 +112,9 @@ export interface Native {
   enqueueJobs(queue: number, packed: Uint8Array, bytes: number, durability: number): QueueAnswer
   /** A job; when it has ended, `watchReply` has its answer announced under the same number. */
   startEnqueueJobs(queue: number, packed: Uint8Array, bytes: number, durability: number): number
-  reserve(queue: number, most: number, leaseMs: number, timeoutMs: number, durability: number): QueueAnswer
+  /** A lease below 0 is none, a timeout below 0 for ever; `keep` has the leases extended until the jobs are settled. */
+  reserve(queue: number, most: number, leaseMs: number, timeoutMs: number, durability: number, keep: boolean): QueueAnswer
+  checkLease(leaseMs: number): void
   /** Acks the jobs whose keys are in the scratch memory, as doubles; `sparing` leaves out those that were cancelled. */
   ackJobs(count: number, durability: number, sparing: boolean): QueueAnswer
   settle(

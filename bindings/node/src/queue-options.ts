@@ -293,6 +293,11 @@ export function time(operation: string, name: string, value: unknown): number {
   return check.number(operation, name, value, 0, MS_MAX)
 }
 
+/** A lease as the native side takes it: below 0 for none. */
+export function leaseMs(operation: string, value: number | undefined): number {
+  return value === undefined ? -1 : time(operation, 'leaseMs', value)
+}
+
 function moment(operation: string, name: string, value: unknown): number {
   const ms = value instanceof Date ? value.getTime() : value
   if (typeof ms === 'number' && ms >= 0 && ms <= MOMENT_MAX) return ms

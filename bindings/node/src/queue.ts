@@ -7,14 +7,23 @@ import { job } from './loop.js'
 import { Acks, type Content, Job, readContent, readJobs } from './job.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
-import { configJson, durability, ENQUEUE, enqueueJson, JOB, rate as checkRate, scheduleJson } from './queue-options.js'
+import { configJson, durability, ENQUEUE, enqueueJson, JOB, leaseMs as checkLease, rate as checkRate, scheduleJson } from './queue-options.js'
 import type { EnqueueOptions, JobOptions, QueueConfig, Rate, ScheduleOptions } from './queue-options.js'
 import { type Durability, json, nothing, pending, whenAnswered } from './replies.js'
 import { camelKeys } from './subscription.js'
 import type { Payload, Signal } from './types.js'
 
 /** Where a job is. `blocked`: only its group's limits, or the job that has its unique key, hold it up. */
-export type JobState = (typeof STATES)[number]
+export type JobState =
+  | 'scheduled'
+  | 'ready'
+  | 'blocked'
+  | 'leased'
+  | 'retry_wait'
+  | 'done'
+  | 'dead'
+  | 'cancelled'
+  | 'expired'
 
 /** How safe one call is to be. */
 export interface CallSafety {
@@ -253,13 +262,13 @@ export class Queue {
   async reserve(options?: ReserveOptions): Promise<Job[]> {
     const operation = 'queue.reserve'
     const { count, leaseMs, timeoutMs, signal } = check.options(operation, options, ['count', 'leaseMs', 'timeoutMs', 'signal'])
-    const most = count === undefined ? 1 : check.integer(operation, 'count', count, 1, 1000)
-    const lease = leaseMs === undefined ? 0 : check.number(operation, 'leaseMs', leaseMs, 1, MS_MAX)
+    const most = count === undefined ? 1 : check.integer(operation, 'count', count, 0, U32_MAX)
+    const lease = checkLease(operation, leaseMs)
     const timeout = timeoutMs === undefined ? -1 : check.number(operation, 'timeoutMs', timeoutMs, 0, check.TIME_MS_MAX)
     if (signal !== undefined && check.signal(operation, signal).aborted) throw signal.reason
     this.#check(operation)
     this.flush()
-    const answer = native.reserve(this.#id, most, lease, timeout, this.wanted)
+    const answer = native.reserve(this.#id, most, lease, timeout, this.wanted, false)
     const read = (answer: QueueAnswer): Job[] => readJobs(this, answer, kept)
     return typeof answer === 'number' && answer < 0 ? pending(-answer, read, signal) : read(answer)
   }
@@ -288,12 +297,12 @@ export class Queue {
   }
 
   /**
-   * Cancels a job: at once if it waits (`'cancelled'`), by asking its worker if one has it (`'asked'`), which has the
-   * queue's `cancelGraceMs` to give it back. Of a job that is finished, how. `why` is kept with it.
+   * Cancels a job: at once if it waits (`'now'`), by asking its worker if one has it (`'asked'`), which has the queue's
+   * `cancelGraceMs` to give it back; nothing happens to one that is `'finished'`. `why` is kept with it.
    *
    * @throws FlowMeshError `NOT_FOUND`: there is no such job.
    */
-  async cancel(id: string, why = '', options?: CallSafety): Promise<'cancelled' | 'asked' | 'done' | 'dead' | 'expired'> {
+  async cancel(id: string, why = '', options?: CallSafety): Promise<'now' | 'asked' | 'finished'> {
     const operation = 'queue.cancel'
     return this.#ask({ ask: 'cancel', job: check.text(operation, 'id', id), why: check.text(operation, 'why', why) }, this.#safety(operation, options))
   }
@@ -330,7 +339,7 @@ export class Queue {
    */
   async purge(state: JobState, options?: CallSafety): Promise<number> {
     const operation = 'queue.purge'
-    return this.#ask({ ask: 'purge', state: check.oneOf(operation, 'state', state, STATES) }, this.#safety(operation, options))
+    return this.#ask({ ask: 'purge', state: check.text(operation, 'state', state) }, this.#safety(operation, options))
   }
 
   /**
@@ -406,9 +415,9 @@ export class Queue {
     const { cursor, limit } = check.options(operation, options, ['cursor', 'limit'])
     const { jobs, next } = await this.#ask<{ jobs: RawInfo[]; next: string | null }>({
       ask: 'list',
-      state: check.oneOf(operation, 'state', state, STATES),
+      state: check.text(operation, 'state', state),
       cursor: check.optional(cursor, value => check.text(operation, 'cursor', value)),
-      most: limit === undefined ? LIST_LIMIT : check.integer(operation, 'limit', limit, 1, 1000),
+      most: limit === undefined ? LIST_LIMIT : check.integer(operation, 'limit', limit, 0, U32_MAX),
     })
     return { jobs: jobs.map(readInfo), next: next ?? undefined }
   }
@@ -525,7 +534,6 @@ function kept(queue: Queue, block: Buffer, at: number): Job {
 }
 
 const forgotten = new FinalizationRegistry<number>(key => native.forgetJob(key))
-const STATES = ['scheduled', 'ready', 'blocked', 'leased', 'retry_wait', 'done', 'dead', 'cancelled', 'expired'] as const
 const EMPTY = new Uint8Array(0)
 const LIST_LIMIT = 100
-const MS_MAX = 1e15
+const U32_MAX = 2 ** 32 - 1

@@ -11,7 +11,7 @@ import { hold, release, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
 import type { Queue } from './queue.js'
-import { durability } from './queue-options.js'
+import { durability, leaseMs } from './queue-options.js'
 import { type Durability, settled, type Settled, whenAnswered } from './replies.js'
 import type { Payload } from './types.js'
 
@@ -24,7 +24,7 @@ export type JobHandler = (job: Job) => Payload | void | Promise<Payload | void>
 
 /** Options of `process`. */
 export interface WorkerOptions {
-  /** Jobs worked on at once, 1 to 65,536. Default: 1. */
+  /** Jobs worked on at once, 1 to 1024. Default: 1. */
   readonly concurrency?: number
   /** How long each job is leased before the lease is extended, which happens by itself: 1 s to 12 h. Default: the job's. */
   readonly leaseMs?: number
@@ -55,12 +55,10 @@ export interface WorkerStats {
   readonly failed: number
   /** Jobs that handlers rejected. */
   readonly rejected: number
-  /** Jobs that handlers put off. */
-  readonly snoozed: number
-  /** Jobs given back: cancelled, or not finished when the worker stopped. */
+  /** Jobs given back or put off. */
   readonly released: number
-  /** Jobs that were another's already when they ended here. */
-  readonly leaseLost: number
+  /** Jobs whose outcome could not be told: another worker has them, or will. */
+  readonly lost: number
 }
 
 /**
@@ -88,7 +86,7 @@ export class Worker {
   #queue: Queue | undefined
   #state: 'starting' | 'open' | 'stopping' | 'over' = 'starting'
   #resolveClosed!: (reason: unknown) => void
-  #stopping: Promise<void> | undefined
+  #stopping: Promise<boolean> | undefined
   /** Called when nothing runs any more. */
   #idle: (() => void) | undefined
   #held = true
@@ -104,9 +102,8 @@ export class Worker {
   #done = 0
   #failed = 0
   #rejected = 0
-  #snoozed = 0
   #released = 0
-  #leaseLost = 0
+  #lost = 0
 
   /** @internal */
   constructor(name: string, found: Promise<Queue>, handler: JobHandler, options: WorkerOptions | undefined, onEnd: (worker: Worker) => void) {
@@ -114,8 +111,9 @@ export class Worker {
     const given = check.options(operation, options, ['concurrency', 'leaseMs', 'durability', 'onFailed', 'onError'])
     this.name = name
     this.#handler = check.callable(operation, 'handler', handler)
-    this.#concurrency = given.concurrency === undefined ? 1 : check.integer(operation, 'concurrency', given.concurrency, 1, 65_536)
-    this.#leaseMs = given.leaseMs === undefined ? 0 : check.number(operation, 'leaseMs', given.leaseMs, LEASE_MS_MIN, LEASE_MS_MAX)
+    this.#concurrency = given.concurrency === undefined ? 1 : check.integer(operation, 'concurrency', given.concurrency, 1, 1024)
+    this.#leaseMs = leaseMs(operation, given.leaseMs)
+    native.checkLease(this.#leaseMs)
     this.#durability = durability(operation, given.durability)
     this.#onFailed = check.optional(given.onFailed, value => check.callable(operation, 'onFailed', value))
     this.#onError = check.optional(given.onError, value => check.callable(operation, 'onError', value))
@@ -164,7 +162,7 @@ export class Worker {
   #reserve(room: number): void {
     const queue = this.#queue!
     try {
-      const answer = native.reserve(queue.handle, room, this.#leaseMs, -1, this.#durability || queue.wanted)
+      const answer = native.reserve(queue.handle, room, this.#leaseMs, -1, this.#durability || queue.wanted, true)
       if (typeof answer !== 'number' || answer >= 0) return this.#start(answer)
       this.#reserving = -answer
       watch(this.#reserving, () => this.#take())
@@ -196,7 +194,7 @@ export class Worker {
       return this.#over(closedHere ? undefined : error)
     }
     this.#tell(error)
-    this.#retry = setTimeout(() => this.#turn(), RETRY_MS)
+    this.#retry = setTimeout(() => this.#turn(), REST_MS)
   }
 
   /** Gives jobs to the handler. */
@@ -249,7 +247,7 @@ export class Worker {
     const jobs = this.#acks.length <= ACKS_MAX ? this.#acks : this.#acks.slice(0, ACKS_MAX)
     this.#acks = this.#acks.length <= ACKS_MAX ? [] : this.#acks.slice(ACKS_MAX)
     const read = (answer: QueueAnswer): void => this.#acked(jobs, settled(answer))
-    const fail = (error: unknown): void => jobs.forEach(job => this.#unsettled(job, error))
+    const fail = (error: unknown): void => jobs.forEach(job => this.#unacked(job, error))
     try {
       const answer = ackJobs(jobs.map(job => job.key), this.#durability || this.#queue!.wanted, true)
       const done = whenAnswered(answer, read)
@@ -268,8 +266,18 @@ export class Worker {
       const error = errors.get(at)
       if (error === undefined) jobs[at]!.finish()
       else if (error.code === 'CANCELLED') this.#giveBack(jobs[at]!)
-      else this.#unsettled(jobs[at]!, error)
+      else this.#unacked(jobs[at]!, error)
     }
+  }
+
+  #unacked(job: Job, error: unknown): void {
+    job.state = 'leased'
+    this.#unsettled(job, error, () => {
+      if (job.state !== 'leased') return
+      job.state = 'settling'
+      this.#acks.push(job)
+      this.#schedule()
+    })
   }
 
   #success(job: Job, result: Payload | void): void {
@@ -287,7 +295,7 @@ export class Worker {
   #failure(job: Job, error: unknown): void {
     if (job.state !== 'leased') return
     if (job.isCancelled) return this.#giveBack(job)
-    if (error instanceof Snooze) return this.#settle(job, () => this.#snoozed++, SNOOZE, undefined, undefined, error.delayMs)
+    if (error instanceof Snooze) return this.#settle(job, () => this.#released++, SNOOZE, undefined, undefined, error.delayMs)
     const [message, detail] = describe('job.nack', error)
     if (error instanceof Reject) this.#settle(job, () => this.#rejected++, REJECT, error.message.toWellFormed(), detail)
     else this.#settle(job, () => this.#failed++, NACK, message, detail)
@@ -305,22 +313,33 @@ export class Worker {
   }
 
   #settle(job: Job, count: () => void, how: number, first?: string | Uint8Array, detail?: string, delayMs?: number): void {
+    const again = (): void => this.#settle(job, count, how, first, detail, delayMs)
+    const fail = (error: unknown): void => {
+      // What the handler made cannot be kept; the job must not be lost for it.
+      const unkept = how === ACK && error instanceof FlowMeshError && (error.code === 'TOO_LARGE' || error.code === 'INVALID_ARGUMENT')
+      if (unkept) this.#settle(job, () => this.#failed++, NACK, ...describe('job.nack', error))
+      else this.#unsettled(job, error, again)
+    }
     try {
       const done = job.settle(how, first, detail, delayMs, this.#durability)
-      if (done instanceof Promise) this.#await(1, done.then(count, error => this.#unsettled(job, error)))
+      if (done instanceof Promise) this.#await(1, done.then(count, fail))
       else count()
     } catch (error) {
-      this.#unsettled(job, error)
+      fail(error)
     }
   }
 
-  #unsettled(job: Job, error: unknown): void {
-    const lost = error instanceof FlowMeshError && error.code === 'LEASE_LOST'
-    // What cannot be told is another's when the lease ends.
+  /** A job could not be ended: told again after a rest, as its lease is being extended meanwhile. */
+  #unsettled(job: Job, error: unknown, again: () => void): void {
+    const tellAgain = error instanceof FlowMeshError && error.retryable && error.code !== 'DISCONNECTED'
+    if (tellAgain && job.tries++ < SETTLE_TRIES && !job.isCancelled) {
+      return this.#await(1, new Promise<void>(resolve => setTimeout(resolve, REST_MS)).then(again))
+    }
+    const lost = error instanceof FlowMeshError && LOST.has(error.code)
     job.finish()
     native.forgetJob(job.key)
-    if (lost) this.#leaseLost++
-    else this.#tell(error, job)
+    this.#lost++
+    if (!lost) this.#tell(error, job)
   }
 
   #await(count: number, done: Promise<unknown>): void {
@@ -353,31 +372,30 @@ export class Worker {
       done: this.#done,
       failed: this.#failed,
       rejected: this.#rejected,
-      snoozed: this.#snoozed,
       released: this.#released,
-      leaseLost: this.#leaseLost,
+      lost: this.#lost,
     }
   }
 
   /**
-   * Takes no more jobs, waits for the handlers that run, then releases what is not finished. Resolves when all that
-   * ended is told.
+   * Takes no more jobs, waits for the handlers that run, then releases what is not finished: those attempts do not
+   * count. Resolves when all that ended is told, to whether all handlers ended in time.
    */
-  async stop(options?: StopOptions): Promise<void> {
+  async stop(options?: StopOptions): Promise<boolean> {
     const { timeoutMs } = check.options('worker.stop', options, ['timeoutMs'])
     const most = timeoutMs === undefined ? STOP_MS : check.number('worker.stop', 'timeoutMs', timeoutMs, 0, check.TIME_MS_MAX)
-    if (this.#state === 'over') return
-    this.#stopping ??= this.#stop(most)
-    await this.#stopping
+    if (this.#state === 'over') return this.#stopping ?? true
+    return (this.#stopping ??= this.#stop(most))
   }
 
-  async #stop(timeoutMs: number): Promise<void> {
+  async #stop(timeoutMs: number): Promise<boolean> {
     this.#state = 'stopping'
     this.#giveUpReserving()
     const deadline = performance.now() + timeoutMs
     while (this.#running.size > 0 && performance.now() < deadline && this.#isStopping()) {
       await this.#whenIdle(deadline - performance.now())
     }
+    const inTime = this.#running.size === 0
     for (const job of [...this.#running]) {
       this.#running.delete(job)
       if (job.state === 'leased') this.#giveBack(job)
@@ -386,6 +404,7 @@ export class Worker {
     if (this.#acks.length > 0 && this.#isStopping()) this.#ack()
     while (this.#unanswered > 0 && this.#isStopping()) await this.#whenIdle(undefined)
     this.#over(undefined)
+    return inTime
   }
 
   #isStopping(): boolean {
@@ -412,13 +431,13 @@ export class Worker {
   }
 
   /** As `stop` without waiting for handlers. */
-  close(): Promise<void> {
-    return this.stop({ timeoutMs: 0 })
+  async close(): Promise<void> {
+    await this.stop({ timeoutMs: 0 })
   }
 
   /** As `stop`. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.stop()
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
   }
 
   /** While it is open it keeps the process alive. That is so from the start. */
@@ -440,11 +459,10 @@ export class Worker {
     return this.#state === 'over'
   }
 
-  /** @internal Gives back what it has: the mesh is being closed. */
+  /** @internal Tells what is done: the mesh is being closed, and what is not finished is another's. */
   end(): void {
     if (this.#state === 'over') return
     if (this.#acks.length > 0) this.#ack()
-    for (const job of this.#running) if (job.state === 'leased') this.#giveBack(job)
     this.#over(undefined)
   }
 
@@ -479,7 +497,9 @@ const RESERVE_MAX = 1000
 const UNANSWERED_MAX = 10_000
 /** How long turns follow each other before timers and sockets have theirs. */
 const TURN_MS = 1
-const RETRY_MS = 1000
+/** How long it rests when the disk is full or the host is busy, and how often it tries to tell an outcome. */
+const REST_MS = 200
+const SETTLE_TRIES = 25
+/** Nobody need be told: the job is, or will be, another's. */
+const LOST = new Set(['LEASE_LOST', 'CLOSED', 'DISCONNECTED'])
 const STOP_MS = 30_000
-const LEASE_MS_MIN = 1000
-const LEASE_MS_MAX = 12 * 3600 * 1000
