@@ -506,7 +506,7 @@ impl Queues {
             let failures = expect.remove("failures");
             if let Some(within) = expect.remove("due_within_ms") {
                 let most = wall() + within.as_u64().unwrap_or(0);
-                if !info.due.is_some_and(|due| due.0 / 1_000_000 <= most) {
+                if info.due.is_none_or(|due| due.0 / 1_000_000 > most) {
                     return mismatch(format!("it is due at {:?}", info.due));
                 }
             }
@@ -726,10 +726,10 @@ impl Handler {
         seen.started.fetch_add(1, SeqCst);
         match self {
             Self::Quiet => return Ok(None),
-            Self::Fail(Failing { r#type, message, times })
+            Self::Fail(Failing { r#type: kind, message, times })
                 if times.is_none_or(|times| job.attempt() <= times) =>
             {
-                let message = format!("{}: {message}", r#type);
+                let message = format!("{kind}: {message}");
                 return Err(JobError::Failed { message, detail: String::new() });
             }
             Self::Reject(message) => return Err(JobError::Reject(message.clone())),
