@@ -776,7 +776,8 @@ impl QueueState {
     /// - [`ErrorKind::NotFound`]: there is none of this name.
     pub fn unschedule<'a>(&self, name: &'a str, changes: &mut Changes<'a>) -> Result<()> {
         if !self.schedules.contains_key(name) {
-            return Err(Error::new(ErrorKind::NotFound, "queue.unschedule").with("schedule", name));
+            let shown: String = name.chars().take(64).collect();
+            return Err(Error::new(ErrorKind::NotFound, "queue.unschedule").with("schedule", shown));
         }
         changes.push(Change::Unschedule { name: name.into() });
         Ok(())
