@@ -83,7 +83,7 @@ fn recovery(count: u64) {
     host.fill(count);
     host.ledger.close().unwrap();
     drop(host);
-    for what in ["entries", "entries again", "a checkpoint"] {
+    for what in ["entries", "a checkpoint"] {
         if what == "a checkpoint" {
             let host = Host::open(&storage);
             host.checkpoint();

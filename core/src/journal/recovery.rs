@@ -326,6 +326,10 @@ impl Opening<'_> {
 
     /// Goes through the frames of file `survey.stop`.
     fn follow(&mut self, id: JournalId, survey: &mut Survey, visit: Visit<'_>) -> Result<()> {
+        if let Some(next) = self.files.get(survey.stop + 1) {
+            // The disk is at work while the frames of this one are.
+            next.file.read_ahead();
+        }
         self.read(survey.stop)?;
         let number = self.files[survey.stop].number;
         (survey.offset, survey.ended, survey.last_frame) = (SEGMENT_HEADER_BYTES, false, None);

@@ -31,6 +31,18 @@ pub fn drop_cache(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Has the kernel read the file into the cache meanwhile.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_ahead(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain call on a descriptor that is borrowed for its length.
+    match unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::test_child::TempDir;
@@ -46,6 +58,7 @@ mod tests {
         file.write_all_at(b"kept", 50_000).unwrap();
         super::allocate(file.as_fd(), 60_000).unwrap();
         super::drop_cache(file.as_fd()).unwrap();
+        super::read_ahead(file.as_fd()).unwrap();
         let bytes = std::fs::read(directory.path().join("room")).unwrap();
         assert_eq!((bytes.len(), &bytes[50_000..50_004]), (100_000, &b"kept"[..]));
         assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 4);

@@ -122,6 +122,11 @@ impl File for RealFile {
         // What cannot be dropped is read from the cache: no worse than without asking.
         let _ = os::file::drop_cache(self.0.as_fd());
     }
+
+    fn read_ahead(&self) {
+        // What is not read ahead is read when it is needed.
+        let _ = os::file::read_ahead(self.0.as_fd());
+    }
 }
 
 #[cfg(test)]

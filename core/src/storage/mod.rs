@@ -103,6 +103,9 @@ pub trait File: Send + Sync {
     /// Lets go of cached pages that are not waiting to be written, so that the next read sees the disk's truth:
     /// after a failed flush the cache has bytes that the disk does not.
     fn distrust_cache(&self) {}
+
+    /// Says that all of it will be read soon: the disk may begin meanwhile.
+    fn read_ahead(&self) {}
 }
 
 /// What [`Storage::open`] is to find.
