@@ -234,6 +234,24 @@ fn of_jobs_acked_together_each_has_its_own_answer() {
 }
 
 #[test]
+fn lists_that_are_too_long_are_refused_and_end_no_session() {
+    everywhere(|_, mesh| {
+        let waits = vec![Duration::from_secs(1); 101];
+        let config = QueueConfig { backoff: flowmesh::queue::Backoff::List(waits), ..quick() };
+        assert_eq!(mesh.declare_queue("q", &config).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let options = plain();
+        let new = vec![NewJobRequest::new(b"x", &options); 10_001];
+        let error = queue.enqueue_many(&new, &mut Wait::forever()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert!(error.to_string().contains("10000"), "{error}");
+        let options = EnqueueOptions { headers: vec![("a".to_owned(), String::new()); 257], ..plain() };
+        assert_eq!(queue.enqueue(b"x", &options).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(queue.stats().unwrap().totals.enqueued, 0);
+    });
+}
+
+#[test]
 fn cancelling_reaches_the_worker() {
     everywhere(|host, mesh| {
         let queue = mesh.declare_queue("q", &quick()).unwrap();

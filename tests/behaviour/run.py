@@ -107,6 +107,65 @@ class Handler:
             time.sleep(0.001)
 
 
+class Work:
+    """What a `work` step's handler does, and how often it was at work."""
+
+    def __init__(self, spec: Any) -> None:
+        self.started = self.cancelled = 0
+        self.worker: flowmesh.Worker | None = None
+        self._may_go = threading.Event()
+        self._lock = threading.Lock()
+        self._put_off: set[str] = set()
+        kind: str
+        self._value: Any
+        kind, self._value = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+        self._act: Callable[[flowmesh.Job], object] = getattr(self, f"_{kind}")
+
+    def __call__(self, job: flowmesh.Job) -> object:
+        with self._lock:
+            self.started += 1
+        return self._act(job)
+
+    def let_go(self) -> None:
+        self._may_go.set()
+
+    def _echo(self, job: flowmesh.Job) -> object:
+        return job.payload
+
+    def _quiet(self, job: flowmesh.Job) -> object:
+        return None
+
+    def _fail(self, job: flowmesh.Job) -> object:
+        if job.attempt <= self._value.get("times", job.attempt):
+            raise named_error(self._value["type"], self._value["message"])
+        return job.payload
+
+    def _reject(self, job: flowmesh.Job) -> object:
+        raise flowmesh.Reject(self._value)
+
+    def _snooze_ms(self, job: flowmesh.Job) -> object:
+        if job.id not in self._put_off:
+            self._put_off.add(job.id)
+            raise flowmesh.Snooze(self._value / 1000)
+        return job.payload
+
+    def _settle(self, job: flowmesh.Job) -> object:
+        job.ack(b"own")
+        return b"ignored"
+
+    def _progress(self, job: flowmesh.Job) -> object:
+        job.progress(to_bytes(self._value))
+        return self._hold(job)
+
+    def _hold(self, job: flowmesh.Job) -> object:
+        while not self._may_go.wait(0.002):
+            if job.is_cancelled:
+                with self._lock:
+                    self.cancelled += 1
+                return None
+        return job.payload
+
+
 class Run:
     """One scenario in one role. Each `do` is a method; a field it does not take is an error."""
 
@@ -120,6 +179,13 @@ class Run:
         self.handlers: dict[str, Handler] = {}
         self.calls: dict[str, flowmesh.PendingCall] = {}
         self.impostors: list[socket.socket] = []
+        self.queues: dict[str, flowmesh.Queue] = {}
+        self.owners: dict[str, flowmesh.Mesh] = {}
+        self.jobs: dict[str, flowmesh.Job] = {}
+        self.ids: dict[str, str] = {}
+        self.cursors: dict[str, str | None] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.works: dict[str, Work] = {}
         self.marked = time.monotonic()
 
     def run(self) -> None:
@@ -141,6 +207,8 @@ class Run:
         finally:
             for impostor in self.impostors:
                 impostor.close()
+            for work in self.works.values():
+                work.let_go()
             for mesh in reversed(self.meshes.values()):
                 mesh.close()
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -162,7 +230,8 @@ class Run:
         mesh = self.meshes[step.get("on", "me")]
         expected = step.get("error")
         try:
-            act(mesh, **{PYTHON_NAMES.get(name, name): value for name, value in fields.items()})
+            names = QUEUE_NAMES if step["do"] in QUEUE_STEPS else PYTHON_NAMES
+            act(mesh, **{names.get(name, name): value for name, value in fields.items()})
         except flowmesh.FlowMeshError as error:
             if expected is None:
                 raise
@@ -246,7 +315,12 @@ class Run:
         message = self.subscriptions[subscription].receive(timeout_ms / 1000)
         if after_ms is not None and (time.monotonic() - self.marked) * 1000 < after_ms:
             raise Failed(f"came {(time.monotonic() - self.marked) * 1000:.1f} ms after the mark")
-        looks_like(message, expect or {})
+        wanted = dict(expect or {})
+        if isinstance(wanted.get("payload"), dict) and "job" in wanted["payload"]:
+            about = wanted.pop("payload")
+            meets("job", message.value["job"], self.job_id(about["job"]))
+            meets("attempt", message.value["attempt"], about["attempt"])
+        looks_like(message, wanted)
         if fail is not None:
             self.subscriptions[subscription].fail(message, named_error(**fail))
 
@@ -350,6 +424,452 @@ class Run:
     def do_stats(self, mesh: flowmesh.Mesh, expect: Step) -> None:
         until_met(mesh.stats, expect)
 
+    # ---------- queues
+
+    def do_declare_queue(self, mesh: flowmesh.Mesh, of: str, name: str | None = None, config: Step | None = None) -> None:
+        self.queues[name or of] = mesh.declare_queue(of, **queue_config(config or {}))
+        self.owners[name or of] = mesh
+
+    def do_queue(self, mesh: flowmesh.Mesh, of: str, name: str | None = None) -> None:
+        self.queues[name or of] = mesh.queue(of)
+        self.owners[name or of] = mesh
+
+    def do_queues(self, mesh: flowmesh.Mesh, expect: list[str]) -> None:
+        meets("queues", mesh.queues(), expect)
+
+    def queue(self, name: str, durability: Any = None) -> flowmesh.Queue:
+        if name not in self.queues:
+            raise Failed(f"no queue is named {name}")
+        queue = self.queues[name]
+        return queue if durability is None else queue.durable(durability_of(durability))
+
+    def job_id(self, name: str) -> str:
+        return name if len(name) == 36 else self.ids[name]
+
+    def do_configure(self, mesh: flowmesh.Mesh, queue: str, config: Step, durability: Any = None) -> None:
+        self.queue(queue, durability).configure(**queue_config(config))
+
+    def do_config(self, mesh: flowmesh.Mesh, queue: str, expect: Step, durability: Any = None) -> None:
+        found: Step = dict(self.queue(queue, durability).config())
+        for name, wanted in queue_config(expect).items():
+            if name == "retention":
+                for state, keep in wanted.items():
+                    meets(f"retention.{state}", found["retention"][state], {**found["retention"][state], **keep})
+            elif isinstance(wanted, dict) and name != "group_weights":
+                meets(name, found[name], flowmesh.Backoff(**wanted))
+            else:
+                meets_value(name, found[name], wanted)
+
+    def do_enqueue(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        payload: Any = "",
+        name: str | None = None,
+        durability: Any = None,
+        reached: Any = None,
+        outcome: str = "new",
+        same_as: str | None = None,
+        **options: Any,
+    ) -> None:
+        receipt = self.queue(queue, durability).enqueue(to_bytes(payload), **job_options(options))
+        self.check_receipt(receipt, outcome, same_as, reached)
+        if name is not None:
+            self.ids[name] = receipt.id
+
+    def check_receipt(self, receipt: flowmesh.Receipt, outcome: str, same_as: str | None, reached: Any) -> None:
+        meets("outcome", receipt.outcome, outcome)
+        if same_as is not None:
+            found = receipt.replaced if outcome == "replaced" else receipt.id
+            meets("the job", found, self.ids[same_as])
+        check_reached(receipt.durability, reached)
+
+    def do_enqueue_many(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        jobs: list[Step],
+        repeat: int = 1,
+        durability: Any = None,
+        reached: Any = None,
+        outcomes: list[str] | None = None,
+    ) -> None:
+        all_ = [dict(job) for _ in range(repeat) for job in jobs]
+        names = [job.pop("as", None) for job in all_]
+        new = [flowmesh.NewJob(to_bytes(job.pop("payload", "")), **job_options(job)) for job in all_]
+        receipts = self.queue(queue, durability).enqueue_many(new)
+        meets("outcomes", [receipt.outcome for receipt in receipts], outcomes or ["new"] * len(new))
+        for name, receipt in zip(names, receipts, strict=True):
+            check_reached(receipt.durability, reached)
+            if name is not None:
+                self.ids[name] = receipt.id
+
+    def do_reserve(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        name: str | list[str] | None = None,
+        count: int | None = None,
+        lease_ms: float | None = None,
+        timeout_ms: float = WATCHDOG * 1000,
+        durability: Any = None,
+        **expected: Any,
+    ) -> None:
+        names = [name] if isinstance(name, str) else name or []
+        lease = None if lease_ms is None else lease_ms / 1000
+        jobs = self.queue(queue, durability).reserve(count or len(names) or 1, lease=lease, timeout=timeout_ms / 1000)
+        self.check_jobs(jobs, names, **expected)
+
+    def check_jobs(
+        self,
+        jobs: list[flowmesh.Job],
+        names: list[str],
+        expect: Step | None = None,
+        payloads: list[Any] | None = None,
+        after_ms: float | None = None,
+    ) -> None:
+        if not jobs:
+            raise Failed("no job came in time")
+        if after_ms is not None and (time.monotonic() - self.marked) * 1000 < after_ms:
+            raise Failed(f"came {(time.monotonic() - self.marked) * 1000:.1f} ms after the mark")
+        if payloads is not None:
+            meets("payloads", [job.payload for job in jobs], [to_bytes(payload) for payload in payloads])
+        if names:
+            meets("jobs", len(jobs), len(names))
+        self.jobs.update(zip(names, jobs, strict=False))
+        for field, wanted in (expect or {}).items():
+            if field == "payload":
+                meets(field, jobs[0].payload, to_bytes(wanted))
+            elif field == "id":
+                meets(field, jobs[0].id, self.job_id(wanted))
+            elif field == "lease_ms":
+                meets(field, round(jobs[0].lease * 1000), wanted)
+            elif field in ("attempt", "max_attempts", "priority", "redrives", "group", "headers", "content_type"):
+                meets_value(field, getattr(jobs[0], field), wanted)
+            else:
+                raise Failed(f"nothing is known of {field}")
+
+    def do_start_reserve(
+        self,
+        mesh: flowmesh.Mesh,
+        name: str,
+        queue: str,
+        count: int = 1,
+        lease_ms: float | None = None,
+        timeout_ms: float = WATCHDOG * 1000,
+        durability: Any = None,
+    ) -> None:
+        lease = None if lease_ms is None else lease_ms / 1000
+        handle = self.queue(queue, durability)
+        self.reservations[name] = Reservation(lambda: handle.reserve(count, lease=lease, timeout=timeout_ms / 1000))
+
+    def do_finish_reserve(
+        self,
+        mesh: flowmesh.Mesh,
+        reserve: str,
+        name: str | list[str] | None = None,
+        none: bool = False,
+        **expected: Any,
+    ) -> None:
+        jobs = self.reservations.pop(reserve).finish()
+        if none:
+            meets("jobs", len(jobs), 0)
+        else:
+            self.check_jobs(jobs, [name] if isinstance(name, str) else name or [], **expected)
+
+    def do_expect_no_job(
+        self, mesh: flowmesh.Mesh, queue: str, for_ms: float = 50, durability: Any = None
+    ) -> None:
+        job = self.queue(queue, durability).next(timeout=for_ms / 1000)
+        if job is not None:
+            raise Failed(f"got {job} with {job.payload[:100]!r}")
+
+    def do_take(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        payloads: list[Any],
+        any_order: bool = False,
+        after_ms: float | None = None,
+        durability: Any = None,
+    ) -> None:
+        handle = self.queue(queue, durability)
+        got: list[bytes] = []
+        wanted = [to_bytes(payload) for payload in payloads]
+        for _ in wanted:
+            job = handle.next(timeout=WATCHDOG)
+            if job is None:
+                raise Failed(f"only {got} came")
+            if after_ms is not None and (time.monotonic() - self.marked) * 1000 < after_ms:
+                raise Failed(f"came {(time.monotonic() - self.marked) * 1000:.1f} ms after the mark")
+            job.ack()
+            got.append(job.payload)
+        meets("payloads", sorted(got) if any_order else got, sorted(wanted) if any_order else wanted)
+
+    def do_ack(self, mesh: flowmesh.Mesh, job: str, result: Any = None, reached: Any = None) -> None:
+        check_reached(self.jobs[job].ack(None if result is None else to_bytes(result)), reached)
+
+    def do_ack_many(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        jobs: list[str],
+        errors: list[str | None] | None = None,
+        durability: Any = None,
+    ) -> None:
+        each = self.queue(queue, durability).ack_many([self.jobs[job] for job in jobs])
+        found = [getattr(error, "code", None) for error in each]
+        meets("errors", found, errors or [None] * len(jobs))
+
+    def do_nack(
+        self, mesh: flowmesh.Mesh, job: str, message: str = "", detail: str = "", delay_ms: float | None = None
+    ) -> None:
+        self.jobs[job].nack(message, detail, delay=None if delay_ms is None else delay_ms / 1000)
+
+    def do_reject(self, mesh: flowmesh.Mesh, job: str, message: str = "", detail: str = "") -> None:
+        self.jobs[job].reject(message, detail)
+
+    def do_release(self, mesh: flowmesh.Mesh, job: str) -> None:
+        self.jobs[job].release()
+
+    def do_snooze(self, mesh: flowmesh.Mesh, job: str, delay_ms: float) -> None:
+        self.jobs[job].snooze(delay_ms / 1000)
+
+    def do_extend(
+        self,
+        mesh: flowmesh.Mesh,
+        job: str,
+        lease_ms: float | None = None,
+        at_least_ms: float | None = None,
+        at_most_ms: float | None = None,
+    ) -> None:
+        left = self.jobs[job].extend(None if lease_ms is None else lease_ms / 1000) * 1000
+        lies_within("the lease", left, at_least_ms, at_most_ms)
+
+    def do_progress(self, mesh: flowmesh.Mesh, job: str, payload: Any) -> None:
+        self.jobs[job].progress(to_bytes(payload))
+
+    def do_job(self, mesh: flowmesh.Mesh, job: str, expect: Step) -> None:
+        handle, wanted = self.jobs[job], dict(expect)
+        least, most = wanted.pop("remaining_at_least_ms", None), wanted.pop("remaining_at_most_ms", None)
+
+        def look() -> None:
+            for field, value in wanted.items():
+                meets_value(field, {"cancelled": handle.is_cancelled, "settled": handle.settled}[field], value)
+            lies_within("remaining", handle.remaining * 1000, least, most)
+
+        until_true(look)
+
+    def do_cancel_job(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        id: str,
+        why: str = "",
+        expect: str | None = None,
+        durability: Any = None,
+    ) -> None:
+        became = self.queue(queue, durability).cancel(self.job_id(id), why)
+        if expect is not None:
+            meets("what became of it", {"cancelled": "now", "asked": "asked"}.get(became, "finished"), expect)
+
+    def do_redrive(self, mesh: flowmesh.Mesh, queue: str, ids: list[str], durability: Any = None) -> None:
+        self.queue(queue, durability).redrive([self.job_id(id) for id in ids])
+
+    def do_redrive_dead(
+        self, mesh: flowmesh.Mesh, queue: str, most: int, expect: int | None = None, durability: Any = None
+    ) -> None:
+        count = self.queue(queue, durability).redrive_dead(most)
+        if expect is not None:
+            meets("redriven", count, expect)
+
+    def do_redrive_at(
+        self, mesh: flowmesh.Mesh, queue: str, count: int, rate: Step, durability: Any = None
+    ) -> None:
+        self.queue(queue, durability).redrive_at(count, rate_of(rate))
+
+    def do_purge(
+        self, mesh: flowmesh.Mesh, queue: str, state: Any, expect: int | None = None, durability: Any = None
+    ) -> None:
+        count = self.queue(queue, durability).purge(state)
+        if expect is not None:
+            meets("purged", count, expect)
+
+    def do_remove(self, mesh: flowmesh.Mesh, queue: str, id: str, durability: Any = None) -> None:
+        self.queue(queue, durability).remove(self.job_id(id))
+
+    def do_pause(self, mesh: flowmesh.Mesh, queue: str, durability: Any = None) -> None:
+        self.queue(queue, durability).pause()
+
+    def do_resume(self, mesh: flowmesh.Mesh, queue: str, durability: Any = None) -> None:
+        self.queue(queue, durability).resume()
+
+    def do_drain(
+        self, mesh: flowmesh.Mesh, queue: str, expect: bool | None = None, durability: Any = None
+    ) -> None:
+        idle = self.queue(queue, durability).drain()
+        if expect is not None:
+            meets("drained", idle, expect)
+
+    def do_schedule(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        of: str,
+        cron: str | None = None,
+        payload: Any = "",
+        durability: Any = None,
+        **options: Any,
+    ) -> None:
+        given: Step = {name: options.pop(name) for name in ("zone", "misfire", "overlap") if name in options}
+        if "jitter_ms" in options:
+            given["jitter"] = options.pop("jitter_ms") / 1000
+        self.queue(queue, durability).schedule(
+            of, cron or "@daily", to_bytes(payload), **{**given, "options": job_options(options)}
+        )
+
+    def do_unschedule(self, mesh: flowmesh.Mesh, queue: str, of: str, durability: Any = None) -> None:
+        self.queue(queue, durability).unschedule(of)
+
+    def do_schedules(self, mesh: flowmesh.Mesh, queue: str, expect: list[Step], durability: Any = None) -> None:
+        found: dict[str, Step] = {one["name"]: dict(one) for one in self.queue(queue, durability).schedules()}
+        meets("schedules", sorted(found), sorted(one["name"] for one in expect))
+        for wanted in expect:
+            schedule = found[wanted["name"]]
+            for field, value in wanted.items():
+                if field == "payload":
+                    meets(field, schedule["payload"], to_bytes(value))
+                elif field == "jitter_ms":
+                    meets(field, round(schedule["jitter"] * 1000), value)
+                elif field == "next_within_ms":
+                    lies_within("next", (schedule["next"] - time.time()) * 1000, -1000, value)
+                elif field in ("name", "cron", "zone", "misfire", "overlap"):
+                    meets(field, schedule[field], value)
+                else:
+                    raise Failed(f"nothing is known of {field}")
+
+    def do_list(
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        state: Any,
+        limit: int = 100,
+        cursor: str | None = None,
+        name: str | None = None,
+        ids: list[str] | None = None,
+        count: int | None = None,
+        more: bool | None = None,
+        durability: Any = None,
+    ) -> None:
+        start = None if cursor is None else self.cursors[cursor]
+        listed = self.queue(queue, durability).list(state, cursor=start, limit=limit)
+        if name is not None:
+            self.cursors[name] = listed["cursor"]
+        if ids is not None:
+            meets("ids", [job["id"] for job in listed["jobs"]], [self.job_id(id) for id in ids])
+        if count is not None:
+            meets("count", len(listed["jobs"]), count)
+        if more is not None:
+            meets("more", listed["cursor"] is not None, more)
+
+    def do_peek(self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Step, durability: Any = None) -> None:
+        handle = self.queue(queue, durability)
+
+        def look() -> None:
+            info: Step = dict(handle.peek(self.job_id(id)))
+            for field, wanted in expect.items():
+                if field == "progress":
+                    meets_value(field, info[field], None if wanted is None else to_bytes(wanted))
+                elif field == "expires":
+                    meets(field, info["expires"] is not None, wanted)
+                elif field == "due_within_ms":
+                    if info["due"] is None:
+                        raise Failed("it has no time at which it is due")
+                    lies_within(field, (info["due"] - time.time()) * 1000, -1000, wanted)
+                elif field == "failures":
+                    meets(field, len(info["failures"]), len(wanted))
+                    for failure, like in zip(info["failures"], wanted, strict=True):
+                        for part, value in like.items():
+                            meets(f"failures.{part}", failure[part], value)
+                else:
+                    meets_value(field, info[field], wanted)
+
+        until_true(look)
+
+    def do_gone(self, mesh: flowmesh.Mesh, queue: str, id: str, durability: Any = None) -> None:
+        handle = self.queue(queue, durability)
+
+        def look() -> None:
+            try:
+                info = handle.peek(self.job_id(id))
+            except flowmesh.NotFoundError:
+                return
+            raise Failed(f"it is still {info['state']}")
+
+        until_true(look)
+
+    def do_content(self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Step, durability: Any = None) -> None:
+        content: Step = dict(self.queue(queue, durability).content(self.job_id(id)))
+        for field, wanted in expect.items():
+            meets_value(field, content[field], to_bytes(wanted) if field == "payload" else wanted)
+
+    def do_result(self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Any, durability: Any = None) -> None:
+        handle, wanted = self.queue(queue, durability), None if expect is None else to_bytes(expect)
+        meets_value("result", handle.result(self.job_id(id)), wanted)
+
+    def do_queue_stats(self, mesh: flowmesh.Mesh, queue: str, expect: Step, durability: Any = None) -> None:
+        until_met(self.queue(queue, durability).stats, expect)
+
+    # ---------- workers
+
+    def do_work(
+        self,
+        mesh: flowmesh.Mesh,
+        name: str,
+        queue: str,
+        handler: Any,
+        concurrency: int = 1,
+        lease_ms: float | None = None,
+        durability: Any = None,
+    ) -> None:
+        work = Work(handler)
+        lease = None if lease_ms is None else lease_ms / 1000
+        handle = self.queue(queue, durability)
+        work.worker = self.owners[queue].process(handle, work, concurrency=concurrency, lease=lease)
+        self.works[name] = work
+
+    def do_worked(self, mesh: flowmesh.Mesh, of: str, **expect: int) -> None:
+        work = self.works[of]
+        assert work.worker is not None
+        stats = work.worker.stats
+        until_met(lambda: {**stats(), "started": work.started, "cancelled": work.cancelled}, expect)
+
+    def do_let_go(self, mesh: flowmesh.Mesh, of: str) -> None:
+        self.works[of].let_go()
+
+    def do_stop_work(
+        self, mesh: flowmesh.Mesh, of: str, timeout_ms: float = WATCHDOG * 1000, expect: bool | None = None
+    ) -> None:
+        worker = self.works[of].worker
+        assert worker is not None
+        finished = worker.stop(timeout_ms / 1000)
+        if expect is not None:
+            meets("all handlers ended in time", finished, expect)
+
+    # ---------- directories
+
+    def do_inspect(self, mesh: flowmesh.Mesh, dir: str, expect: Step) -> None:
+        found: Step = dict(flowmesh.inspect(self.directory / dir))
+        for field, wanted in expect.items():
+            value = found[field]
+            meets(field, value if isinstance(value, int) else len(value), wanted)
+
+    def do_damage(self, mesh: flowmesh.Mesh, dir: str, file: str, offset: int) -> None:
+        path = self.directory / dir / file
+        content = bytearray(path.read_bytes())
+        content[offset] ^= 0xFF
+        path.write_bytes(content)
+
     # ---------- time
 
     def do_wait(self, mesh: flowmesh.Mesh, ms: float) -> None:
@@ -359,8 +879,115 @@ class Run:
         self.marked = time.monotonic()
 
 
+class Reservation:
+    """A reservation that a thread waits for."""
+
+    def __init__(self, ask: Callable[[], list[flowmesh.Job]]) -> None:
+        self._jobs: list[flowmesh.Job] = []
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
+        self._thread.start()
+
+    def _run(self, ask: Callable[[], list[flowmesh.Job]]) -> None:
+        try:
+            self._jobs = ask()
+        except Exception as error:
+            self._error = error
+
+    def finish(self) -> list[flowmesh.Job]:
+        self._thread.join(2 * WATCHDOG)
+        if self._thread.is_alive():
+            raise Failed("the reservation does not end")
+        if self._error is not None:
+            raise self._error
+        return self._jobs
+
+
+def queue_config(config: Step) -> Step:
+    """A queue's settings under Python's names."""
+    made = seconds(config)
+    if "backoff" in config:
+        made["backoff"] = backoff_of(config["backoff"])
+    for name in ("rate", "group_rate"):
+        if config.get(name) is not None:
+            made[name] = rate_of(config[name])
+    if "retention" in config:
+        made["retention"] = {state: seconds(keep) for state, keep in config["retention"].items()}
+    if "durability" in config:
+        made["durability"] = durability_of(config["durability"])
+    return made
+
+
+def job_options(options: Step) -> Step:
+    """A job's options under Python's names."""
+    made = seconds(options)
+    if "run_at" in made:
+        made["run_at"] += time.time()
+    if "backoff" in options:
+        made["backoff"] = backoff_of(options["backoff"])
+    scope, window = made.pop("unique_scope", "active"), made.pop("unique_window", None)
+    conflict = made.pop("on_conflict", "return_existing")
+    if "unique" in made:
+        made["unique"] = flowmesh.Unique(made["unique"], window if scope == "window" else scope, conflict)
+    return made
+
+
+def backoff_of(backoff: Step) -> Any:
+    if "fixed_ms" in backoff:
+        return backoff["fixed_ms"] / 1000
+    if "list_ms" in backoff:
+        return [wait / 1000 for wait in backoff["list_ms"]]
+    return flowmesh.Backoff(**seconds(backoff))
+
+
+def rate_of(rate: Step) -> flowmesh.Rate:
+    return flowmesh.Rate(**seconds(rate))
+
+
+def durability_of(durability: Any) -> Any:
+    return durability if isinstance(durability, str) else durability / 1000
+
+
+def check_reached(found: object, wanted: Any) -> None:
+    """What an answer says must be at least this."""
+    if wanted is None:
+        return
+
+    def rank(durability: object) -> int:
+        return {"memory": 0, "os": 1, "fsync": 3}.get(str(durability), 2)
+
+    if rank(found) < rank(wanted):
+        raise Failed(f"{found!r} was reached, not {wanted!r}")
+
+
+def lies_within(what: str, found: float, least: float | None, most: float | None) -> None:
+    if (least is not None and found < least) or (most is not None and found > most):
+        raise Failed(f"{what} is {found:.1f} ms, not {least} to {most}")
+
+
+def meets_value(name: str, found: object, wanted: object) -> None:
+    """As `meets`, for what may be an object."""
+    if found != wanted:
+        raise Failed(f"{name} is {found!r}, not {wanted!r}")
+
+
+def until_true(look: Callable[[], None]) -> None:
+    """Waits until `look` fails no more."""
+    until = time.monotonic() + WATCHDOG
+    while True:
+        try:
+            return look()
+        except Failed:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.002)
+
+
 # Fields whose names are Python's own, or mean something else there.
 PYTHON_NAMES = {"as": "name", "from": "subscription", "name": "shown", "socket": "socket_name"}
+# Where `name` is what a queue or schedule is called.
+QUEUE_NAMES = {"as": "name", "name": "of"}
+QUEUE_STEPS = {"declare_queue", "queue", "schedule", "unschedule"}
 
 
 def to_bytes(value: Any) -> bytes:

@@ -11,16 +11,22 @@
 mod args;
 mod call;
 mod errors;
+mod inspect;
+mod jobs;
 mod mesh;
 mod message;
 mod options;
 mod payload;
+mod pending;
+mod queue;
+mod queue_options;
 mod ready;
 mod request;
 mod service;
 mod stats;
 mod subscription;
 mod wait;
+mod worker;
 
 /// The native half of `flowmesh`; use the package, not this module.
 #[pyo3::pymodule(name = "_native")]
@@ -29,13 +35,19 @@ mod native {
     use crate::{
         call::PendingCall,
         errors::kinds,
+        inspect::inspect,
+        jobs::{Job, NewJob, Receipt},
         mesh::Mesh,
         message::Message,
         options::{Backoff, Breaker, Retry},
+        pending::Pending,
+        queue::Queue,
+        queue_options::{Rate, Unique},
         ready::ReadySet,
         request::{Reply, Request},
         service::Service,
         subscription::Subscription,
+        worker::Intake,
     };
 
     #[pymodule_export]

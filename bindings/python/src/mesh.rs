@@ -7,11 +7,13 @@ use crate::{
     message::Message,
     options::Breaker,
     payload::{Encoded, Payload},
-    stats,
+    queue::{self, Queue},
+    queue_options, stats,
     wait::waiting,
 };
 use flowmesh::{
     CallOptions, MeshBuilder, PublishOptions, Role, ServeOptions, SubscribeOptions, WaitStrategy,
+    queue::{QueueConfig, QueueReply, QueueRequest},
 };
 use pyo3::{
     prelude::*,
@@ -206,6 +208,33 @@ impl Mesh {
         Ok(PendingCall::new(py.detach(|| self.inner.start_call(service, payload, &options))?))
     }
 
+    /// Makes sure that there is a queue of this name, and gives it.
+    #[pyo3(signature = (name, **config))]
+    fn declare_queue(
+        slf: &Bound<'_, Self>,
+        name: Text<'_>,
+        config: Option<&Bound<'_, PyDict>>,
+    ) -> Result<Queue> {
+        let mut settings = QueueConfig::default();
+        queue_options::configure(&mut settings, config)?;
+        let request = QueueRequest::Declare { name: name.0.into(), config: Box::new(settings) };
+        Queue::find(slf, name.0, request)
+    }
+
+    /// The queue of this name.
+    fn queue(slf: &Bound<'_, Self>, name: Text<'_>) -> Result<Queue> {
+        Queue::find(slf, name.0, QueueRequest::Find { name: name.0.into() })
+    }
+
+    /// The names of all queues.
+    fn queues(&self, py: Python<'_>) -> Result<Vec<String>> {
+        let answered = waiting(py, None, |wait| self.inner.request_queues(QueueRequest::Names, wait))?;
+        match answered.reply {
+            QueueReply::Names(names) => Ok(names),
+            _ => Err(queue::unexpected("mesh.queues")),
+        }
+    }
+
     /// The services there are, with their instances.
     fn services<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>> {
         let services = py.detach(|| self.inner.services())?;
@@ -236,6 +265,10 @@ impl Mesh {
         options: SubscribeOptions,
     ) -> Result<flowmesh::Subscription> {
         Ok(py.detach(|| self.inner.subscribe_with(pattern, options))?)
+    }
+
+    pub(crate) fn inner(&self) -> &flowmesh::Mesh {
+        &self.inner
     }
 
     pub(crate) fn serve(
@@ -325,6 +358,7 @@ fn set(builder: MeshBuilder, name: &str, value: &Bound<'_, PyAny>) -> Result<Mes
             builder.connect_timeout(seconds(operation, "connect_timeout", value.extract()?)?)
         }
         "shared_memory" => builder.shared_memory(value.extract()?),
+        "repair" => builder.repair(value.extract()?),
         "breaker" => match value.cast::<PyBool>() {
             Ok(on) if on.is_true() => builder,
             Ok(_) => builder.breaker(None),

@@ -6,26 +6,30 @@ use crate::{
 };
 use flowmesh::{BreakerOptions, Name, OnSlow, RateLimit, ServeOptions, Subject, SubscribeOptions};
 use pyo3::prelude::*;
+use std::time::Duration;
 
-/// A wait that grows with each failure: `initial` seconds, times `factor` each time, at most `max`.
+/// A wait that grows with each failure: `initial` seconds, times `factor` each time, at most `max`. With `jitter` each
+/// wait is anything up to that, so what failed together does not come back together: jobs have it unless it is
+/// False, events never.
 #[pyclass(frozen, eq, module = "flowmesh", from_py_object)]
 #[derive(Clone, PartialEq)]
 pub(crate) struct Backoff {
     inner: flowmesh::Backoff,
+    jitter: Option<bool>,
 }
 
 #[pymethods]
 impl Backoff {
     #[new]
-    #[pyo3(signature = (initial=0.1, factor=2.0, max=30.0))]
-    fn new(initial: f64, factor: f64, max: f64) -> Result<Self> {
+    #[pyo3(signature = (initial=0.1, factor=2.0, max=30.0, jitter=None))]
+    fn new(initial: f64, factor: f64, max: f64, jitter: Option<bool>) -> Result<Self> {
         let inner = flowmesh::Backoff {
             initial: seconds("backoff", "initial", initial)?,
             factor,
             max: seconds("backoff", "max", max)?,
         };
         validate(flowmesh::Retry { backoff: inner, ..flowmesh::Retry::default() })?;
-        Ok(Self { inner })
+        Ok(Self { inner, jitter })
     }
 
     /// Seconds after the first failure.
@@ -46,8 +50,35 @@ impl Backoff {
         self.inner.max.as_secs_f64()
     }
 
+    /// Whether each wait is chosen anew; None if nobody said.
+    #[getter]
+    fn jitter(&self) -> Option<bool> {
+        self.jitter
+    }
+
     fn __repr__(&self) -> String {
-        format!("Backoff(initial={:?}, factor={:?}, max={:?})", self.initial(), self.factor(), self.max())
+        let jitter = match self.jitter {
+            None => "",
+            Some(true) => ", jitter=True",
+            Some(false) => ", jitter=False",
+        };
+        format!(
+            "Backoff(initial={:?}, factor={:?}, max={:?}{jitter})",
+            self.initial(),
+            self.factor(),
+            self.max()
+        )
+    }
+}
+
+impl Backoff {
+    pub(crate) fn of_queue(&self) -> flowmesh::queue::Backoff {
+        let flowmesh::Backoff { initial, factor, max } = self.inner;
+        flowmesh::queue::Backoff::Exponential { initial, factor, max, jitter: self.jitter.unwrap_or(true) }
+    }
+
+    pub(crate) fn shown(initial: Duration, factor: f64, max: Duration, jitter: bool) -> Self {
+        Self { inner: flowmesh::Backoff { initial, factor, max }, jitter: Some(jitter) }
     }
 }
 
@@ -66,6 +97,9 @@ impl Retry {
         text_signature = "(max_attempts=3, backoff=None, dead_letter=None)"
     )]
     fn new(max_attempts: Whole, backoff: Option<Backoff>, dead_letter: Option<Text<'_>>) -> Result<Self> {
+        if backoff.as_ref().is_some_and(|backoff| backoff.jitter == Some(true)) {
+            return Err(invalid("retry", "backoff.jitter", true, "for jobs only"));
+        }
         let inner = flowmesh::Retry {
             max_attempts: max_attempts.within(
                 "retry",
@@ -88,7 +122,7 @@ impl Retry {
     /// How long after a failure.
     #[getter]
     fn backoff(&self) -> Backoff {
-        Backoff { inner: self.inner.backoff }
+        Backoff { inner: self.inner.backoff, jitter: None }
     }
 
     /// The subject that events go to which failed every time, or None.

@@ -83,6 +83,10 @@ impl<'py> Encoded<'py> {
         }
     }
 
+    pub(crate) fn into_bytes(self) -> Option<Bound<'py, PyBytes>> {
+        self.bytes
+    }
+
     pub(crate) fn content_type(&self) -> Option<&'static str> {
         self.content_type
     }

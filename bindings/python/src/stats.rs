@@ -2,12 +2,14 @@
 //!
 //! Each struct is taken apart in full, so a new counter does not compile until it is shown here.
 
+use crate::queue_options::epoch;
 use flowmesh::{
     BusStats, Histogram, InstanceInfo, ServiceInfo, ServiceStats, SessionStats, Stats, SubscriptionStats,
+    queue::{Failure, JobInfo, JobState, QueueStats, Totals},
 };
 use pyo3::{
     prelude::*,
-    types::{PyDict, PyList},
+    types::{PyBytes, PyDict, PyList},
 };
 
 macro_rules! dict {
@@ -96,6 +98,64 @@ fn latencies<'py>(py: Python<'py>, latency: &Histogram) -> PyResult<Bound<'py, P
     Ok(dict)
 }
 
+/// Numbers of a queue.
+pub(crate) fn queue<'py>(py: Python<'py>, stats: &QueueStats) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, QueueStats {
+        payload_bytes, paused, draining, groups, redriving;
+        jobs = by_state(py, jobs)?,
+        oldest_ready = oldest_ready.map(|age| age.as_secs_f64()),
+        totals = totals_dict(py, totals)?
+    } = stats)
+}
+
+fn by_state<'py>(py: Python<'py>, jobs: &[u64; 9]) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (state, count) in JobState::ALL.into_iter().zip(jobs) {
+        dict.set_item(state.name(), count)?;
+    }
+    Ok(dict)
+}
+
+fn totals_dict<'py>(py: Python<'py>, totals: &Totals) -> PyResult<Bound<'py, PyDict>> {
+    dict!(
+        py,
+        Totals {
+            enqueued,
+            duplicates,
+            reserved,
+            done,
+            failed,
+            lease_expired,
+            worker_gone,
+            released,
+            dead,
+            cancelled,
+            expired,
+            redriven,
+            removed
+        } = totals
+    )
+}
+
+/// What listing and looking tell about a job. Times are seconds since 1970 UTC.
+pub(crate) fn job<'py>(py: Python<'py>, info: &JobInfo) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, JobInfo {
+        priority, attempt, max_attempts, group, unique_key, payload_bytes, redrives, cancelling, has_result;
+        id = id.to_string(),
+        state = state.name(),
+        since = epoch(*since),
+        due = due.map(epoch),
+        expires = expires.map(epoch),
+        worker = worker.map(|worker| worker.0),
+        progress = progress.as_ref().map(|bytes| PyBytes::new(py, bytes)),
+        failures = list(py, failures, failure)?
+    } = info)
+}
+
+fn failure<'py>(py: Python<'py>, failure: &Failure) -> PyResult<Bound<'py, PyDict>> {
+    dict!(py, Failure { attempt, message, detail; at = epoch(*at) } = failure)
+}
+
 pub(crate) fn services<'py>(py: Python<'py>, services: &[ServiceInfo]) -> PyResult<Bound<'py, PyList>> {
     list(
         py,
@@ -121,7 +181,7 @@ fn instance<'py>(py: Python<'py>, info: &InstanceInfo) -> PyResult<Bound<'py, Py
     )
 }
 
-fn list<'py, T>(
+pub(crate) fn list<'py, T>(
     py: Python<'py>,
     items: &[T],
     dict: impl Fn(Python<'py>, &T) -> PyResult<Bound<'py, PyDict>>,

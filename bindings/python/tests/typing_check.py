@@ -6,7 +6,7 @@ from typing import assert_type
 
 import flowmesh
 import flowmesh.aio
-from flowmesh.types import ServiceInfo, Stats
+from flowmesh.types import JobInfo, ServiceInfo, Stats
 
 
 def synchronous() -> None:
@@ -54,6 +54,32 @@ def synchronous() -> None:
         assert_type(mesh.services(), list[ServiceInfo])
         assert_type(mesh.stats(), Stats)
         assert_type(mesh.stats()["services"][0]["latency"]["p99_ns"], int)
+        queue = mesh.declare_queue("q", lease=5.0, rate=flowmesh.Rate(5), retention={"done": {"age": 1}}, durability="os")
+        assert_type(queue, flowmesh.Queue)
+        mesh.declare_queue("q", leese=5.0)  # type: ignore[call-arg]
+        mesh.declare_queue("q", lease="5")  # type: ignore[arg-type]
+        assert_type(queue.enqueue({"a": 1}, priority=3, unique=flowmesh.Unique("k"), delay=1.5), flowmesh.Receipt)
+        queue.enqueue(b"", prioritee=3)  # type: ignore[call-arg]
+        queue.enqueue(b"", durability="disk")  # type: ignore[arg-type]
+        assert_type(queue.enqueue_many([b"1", flowmesh.NewJob("2", group="g")]), list[flowmesh.Receipt])
+        assert_type(queue.reserve(10, timeout=0), list[flowmesh.Job])
+        assert_type(queue.next(), flowmesh.Job | None)
+        for job in queue:
+            with job:
+                assert_type(job, flowmesh.Job)
+            assert_type(job.is_cancelled, bool)
+        assert_type(queue.stats()["jobs"]["ready"], int)
+        assert_type(queue.peek("id"), JobInfo)
+        queue.list("running")  # type: ignore[arg-type]
+
+        @mesh.worker("q", concurrency=4, declare={"lease": 1.0})
+        def work(job: flowmesh.Job) -> dict[str, int]:
+            return {"a": job.attempt}
+
+        also_decorated: Callable[[flowmesh.Job], dict[str, int]] = work
+        assert_type(mesh.process(queue, also_decorated), flowmesh.Worker)
+        assert_type(mesh.process("q", also_decorated).stats()["done"], int)
+    assert_type(flowmesh.inspect("/tmp/mesh")["damages"][0]["offset"], int)
     try:
         flowmesh.connect("/tmp/mesh", timeout=1.0)
     except flowmesh.HandlerFailedError as error:
@@ -74,6 +100,20 @@ async def asynchronous() -> None:
             return {"a": 1}
 
         assert_type(await mesh.serve("s", handler), flowmesh.aio.Service)
+        queue = await mesh.declare_queue("q", lease=5.0)
+        assert_type(queue, flowmesh.aio.Queue)
+        assert_type(await queue.enqueue(b"", priority=1), flowmesh.Receipt)
+        assert_type(await queue.next(timeout=1.0), flowmesh.aio.Job | None)
+        async for job in queue:
+            assert_type(job, flowmesh.aio.Job)
+            async with job:
+                assert_type(await job.extend(), float)
+
+        @mesh.worker("q")
+        async def work(job: flowmesh.aio.Job) -> str:
+            return job.id
+
+        assert_type(await mesh.process("q", work), flowmesh.aio.Worker)
         await mesh.publish_many("a", [b"1"])
         await mesh.publish_many([("a", b"1")])
         await mesh.publish_many("a")  # type: ignore[arg-type]

@@ -586,7 +586,8 @@ impl Job {
         self.queue.backend.jobs().keep(&self.queue.backend, self.queue.id, self.job.token, self.job.lease);
     }
 
-    pub(super) fn mark_cancelled(&self) {
+    /// Makes [`is_cancelled`](Self::is_cancelled) true: a worker that stops says so to handlers that are still at work.
+    pub fn mark_cancelled(&self) {
         self.held.cancelled.cancel();
     }
 

@@ -1,4 +1,4 @@
-"""FlowMesh: events and calls between the processes of one machine, without a broker.
+"""FlowMesh: events, calls and durable job queues between the processes of one machine, without a broker.
 
 One process opens a directory, others connect to it; each then publishes, subscribes, serves and calls:
 
@@ -7,6 +7,8 @@ One process opens a directory, others connect to it; each then publishes, subscr
     with flowmesh.open("/tmp/mesh") as mesh, mesh.subscribe("orders.*") as orders:
         mesh.publish("orders.created", {"id": 1})
         print(orders.receive(timeout=1.0).value)
+
+Jobs go to queues (`Mesh.declare_queue`) and are worked on by handlers (`Mesh.worker`).
 
 Times are seconds. Every wait takes a timeout and ends on Ctrl-C. Any method may be called from any thread.
 `flowmesh.aio` has the same names for asyncio.
@@ -51,7 +53,24 @@ from ._errors import (
 )
 from ._handles import Service, Subscription
 from ._mesh import Mesh, connect, connect_tcp, open
-from ._native import Backoff, Breaker, Message, PendingCall, Reply, Request, Retry, __version__
+from ._native import (
+    Backoff,
+    Breaker,
+    Job,
+    Message,
+    NewJob,
+    PendingCall,
+    Queue,
+    Rate,
+    Receipt,
+    Reply,
+    Request,
+    Retry,
+    Unique,
+    __version__,
+    inspect,
+)
+from ._worker import Reject, Snooze, Worker
 
 __all__ = [
     "AlreadyExistsError",
@@ -75,9 +94,11 @@ __all__ = [
     "InterruptedError",
     "InvalidArgumentError",
     "IoError",
+    "Job",
     "LeaseLostError",
     "Mesh",
     "Message",
+    "NewJob",
     "NoServiceError",
     "NotFoundError",
     "NullArgumentError",
@@ -85,22 +106,30 @@ __all__ = [
     "PendingCall",
     "PermissionDeniedError",
     "ProtocolError",
+    "Queue",
+    "Rate",
     "RateLimitedError",
+    "Receipt",
+    "Reject",
     "Reply",
     "Request",
     "ResourceExhaustedError",
     "Retry",
     "Service",
     "SlowConsumerError",
+    "Snooze",
     "StorageFullError",
     "Subscription",
     "TimeoutError",
     "TooLargeError",
     "UnauthenticatedError",
+    "Unique",
     "UnsupportedError",
     "VersionMismatchError",
+    "Worker",
     "__version__",
     "connect",
     "connect_tcp",
+    "inspect",
     "open",
 ]

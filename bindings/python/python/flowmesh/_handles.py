@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
+
 from . import _native
 from ._errors import ClosedError, FlowMeshError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Thread
+    from threading import Condition
     from typing import Final
 
 
 class _Threads:
     """The threads of one handle's handler, and the error that ended them."""
 
-    __slots__ = ("_error", "_threads")
+    __slots__ = ("_changed", "_error", "_live")
 
     def __init__(self) -> None:
-        self._threads: list[Thread] = []
+        self._live: dict[object, int | None] = {}
+        self._changed: Condition | None = None
         self._error: FlowMeshError | None = None
 
     def start(self, run: Callable[..., None], handle: object, handler: object, name: str, count: int) -> None:
-        from threading import Thread
+        from threading import Condition, Thread
+
+        # Not `Thread.join`, which takes a thread for ended once Ctrl-C has interrupted it (Python 3.11 and 3.12).
+        self._changed = changed = Condition()
+
+        def runs(token: object) -> None:
+            self._live[token] = get_ident()
+            try:
+                run(self, handle, handler)
+            finally:
+                with changed:
+                    del self._live[token]
+                    changed.notify_all()
 
         for _ in range(count):
-            thread = Thread(target=run, args=(self, handle, handler), name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            token = object()
+            self._live[token] = None
+            try:
+                Thread(target=runs, args=(token,), name=name, daemon=True).start()
+            except BaseException:
+                del self._live[token]
+                raise
 
     def end(self, what: str, error: FlowMeshError) -> None:
         """Notes why a loop ended; it is said in the log too, for nobody may be asking."""
@@ -37,16 +56,22 @@ class _Threads:
             self._error = error
 
     def wait(self, timeout: float | None) -> bool:
-        from time import monotonic
-
-        deadline = None if timeout is None else monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - monotonic()))
-            if thread.is_alive():
-                return False
+        if not self.join(timeout):
+            return False
         if self._error is not None:
             raise self._error
         return True
+
+    def join(self, timeout: float | None) -> bool:
+        """Whether all have ended in time, but for the one that asks."""
+        if self._changed is None:
+            return True
+        here = get_ident()
+        with self._changed:
+            return self._changed.wait_for(lambda: all(ident == here for ident in self._live.values()), timeout)
+
+    def alive(self) -> bool:
+        return bool(self._live)
 
 
 class Subscription(_native.Subscription):

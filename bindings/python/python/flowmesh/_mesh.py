@@ -7,20 +7,23 @@ import os
 from _weakrefset import WeakSet
 
 from . import _native
+from ._errors import NotFoundError
 from ._handles import Service, Subscription, check
+from ._worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
-    from typing import Self, TypeVar
+    from typing import Self, TypeVar, Unpack
 
-    from .types import BreakerOption, OnSlow, ServiceInfo, Stats, WaitStrategy
+    from .types import BreakerOption, OnSlow, QueueConfig, ServiceInfo, Stats, WaitStrategy
 
     T = TypeVar("T")
 
     EventHandler = TypeVar("EventHandler", bound=Callable[[_native.Message], object])
     RequestHandler = TypeVar("RequestHandler", bound=Callable[[_native.Request], object])
+    JobHandler = TypeVar("JobHandler", bound=Callable[[_native.Job], object])
 
 
 def open(
@@ -32,6 +35,7 @@ def open(
     max_sessions: int | None = None,
     wait: WaitStrategy | None = None,
     breaker: BreakerOption = True,
+    repair: bool = False,
 ) -> Mesh:
     """Opens `directory` as its host; makes it, for this user only, if it is not there.
 
@@ -39,9 +43,11 @@ def open(
     `ring_bytes` is the shared memory in each direction of a session (1 MiB, a power of two), `max_sessions` the clients
     at once (1024). `wait` says how waiting threads wait: "adaptive" spins for at most 5 µs, then sleeps; "block" sleeps
     at once; "spin" never sleeps; a number looks every so many seconds. `breaker` refuses calls to a failing service for
-    a while: False for never, or a `Breaker`.
+    a while: False for never, or a `Breaker`. `repair` opens a damaged ledger all the same: what is damaged is moved
+    into `quarantine`, never deleted, and what was written after it stays.
 
-    Raises AlreadyOpenError when another process is the host; its context names the pid.
+    Raises AlreadyOpenError when another process is the host; its context names the pid. CorruptError when the ledger is
+    damaged; its context names file and offset.
     """
     return Mesh(
         "open",
@@ -52,6 +58,7 @@ def open(
         max_sessions=max_sessions,
         wait=wait,
         breaker=breaker,
+        repair=repair,
     )
 
 
@@ -154,8 +161,11 @@ class Mesh(_native.Mesh):
 
     _pid: int
 
+    _workers: WeakSet[Worker]
+
     def __init__(self, how: str, target: object, secret: bytes | str | None = None, **options: object) -> None:
         self._pid = os.getpid()
+        self._workers = WeakSet()
         _meshes.add(self)
 
     def subscribe(
@@ -259,6 +269,63 @@ class Mesh(_native.Mesh):
 
         return decorate
 
+    def declare_queue(self, name: str, **config: Unpack[QueueConfig]) -> _native.Queue:
+        """Makes sure that there is a queue of this name, and gives it. `QueueConfig` lists the settings.
+
+        Raises ConflictError when it is there with other settings: `Queue.configure` changes them.
+        """
+        return super().declare_queue(name, **config)
+
+    def process(
+        self,
+        queue: str | _native.Queue,
+        handler: Callable[[_native.Job], object],
+        *,
+        concurrency: int = 1,
+        lease: float | None = None,
+    ) -> Worker:
+        """Works on the jobs of `queue`: `concurrency` threads call `handler` for each, until the worker is stopped.
+
+        What it returns is the job's result, None for no result. What it raises fails the attempt: the job waits for the
+        next as its backoff says, or is dead; the traceback is kept with it. It may raise `Reject` or `Snooze`, or settle
+        the job itself. Leases last as long as the handler takes, however long each is (`lease` seconds, by default as
+        the job or the queue says). When somebody cancels the job `Job.is_cancelled` says so, and the job goes back
+        whatever the handler does.
+        """
+        check(handler)
+        worker = Worker(self.queue(queue) if isinstance(queue, str) else queue, handler, concurrency, lease)
+        self._workers.add(worker)
+        return worker
+
+    def worker(
+        self,
+        queue: str | _native.Queue,
+        *,
+        concurrency: int = 1,
+        lease: float | None = None,
+        declare: bool | QueueConfig = False,
+    ) -> Callable[[JobHandler], JobHandler]:
+        """Decorates a handler of jobs: `process` until the mesh is closed.
+
+        The queue must be there, unless `declare` is True, or its settings as for `declare_queue`.
+        """
+
+        def decorate(handler: JobHandler) -> JobHandler:
+            check(handler)
+            self.process(declared(self, queue, declare), handler, concurrency=concurrency, lease=lease)
+            return handler
+
+        return decorate
+
+    def close(self) -> None:
+        """Leaves the mesh. Who waits gets ClosedError; clients of a host see DisconnectedError. Workers give back what
+        they have. Closing twice is fine.
+        """
+        if not self.closed and self._pid == os.getpid():
+            for worker in list(self._workers):
+                worker.close()
+        super().close()
+
     def services(self) -> list[ServiceInfo]:
         """The services there are, with their instances."""
         return self._ask(super().services)
@@ -290,6 +357,20 @@ class Mesh(_native.Mesh):
 
             warnings.warn(f"unclosed {self!r}: use `with`, or close()", ResourceWarning, stacklevel=2, source=self)
             self.close()
+
+
+def declared(
+    mesh: _native.Mesh, queue: str | _native.Queue, declare: bool | QueueConfig
+) -> str | _native.Queue:
+    """The queue of a worker, made if that was asked for."""
+    if declare is False or not isinstance(queue, str):
+        return queue
+    if declare is not True:
+        return mesh.declare_queue(queue, **declare)
+    try:
+        return mesh.queue(queue)
+    except NotFoundError:
+        return mesh.declare_queue(queue)
 
 
 _meshes: WeakSet[Mesh] = WeakSet()

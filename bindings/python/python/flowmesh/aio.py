@@ -16,38 +16,51 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from typing import TYPE_CHECKING, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import flowmesh
 
 from . import _native
-from ._errors import ClosedError, FlowMeshError, InvalidArgumentError, TimeoutError
+from ._aio_queues import Job, Queue, Worker
+from ._errors import ClosedError, TimeoutError
 from ._handles import failed, log
+from ._loop import (
+    IN_A_ROW,
+    Opening,
+    Reactor,
+    Source,
+    check_handler,
+    deadline_of,
+    discard,
+    in_thread,
+    is_large,
+    timed_out,
+)
+from ._mesh import declared
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
-    from typing import Any, Literal, Protocol, Self
+    from typing import Any, Literal, Self, Unpack
 
-    from .types import BreakerOption, OnSlow, Payload, ServiceInfo, Stats, SubscriptionStats, WaitStrategy
-
-    class _Waitable(Protocol):
-        def _watch(self, ready: _native.ReadySet, token: int) -> None: ...
-        def _unwatch(self) -> None: ...
+    from .types import (
+        BreakerOption,
+        OnSlow,
+        Payload,
+        QueueConfig,
+        ServiceInfo,
+        Stats,
+        SubscriptionStats,
+        WaitStrategy,
+    )
 
     EventHandler = TypeVar("EventHandler", bound=Callable[[_native.Message], object])
     RequestHandler = TypeVar("RequestHandler", bound=Callable[[_native.Request], object])
+    JobHandler = TypeVar("JobHandler", bound=Callable[[Job], object])
 
-T = TypeVar("T")
-Handle = TypeVar("Handle", bound="Mesh | Subscription | Service")
-
-_IN_A_ROW = 64
-"""Messages taken without sleeping before the loop gets its turn."""
-
-_LARGE_BYTES = 64 * 1024
-"""Payloads from here on may take a while to send, so a thread sends them."""
+__all__ = ["Job", "Mesh", "Opening", "Queue", "Service", "Subscription", "Worker", "connect", "connect_tcp", "open"]
 
 _GRACE = 0.25
 """Seconds that a host may be late with telling that a call's deadline passed."""
@@ -62,6 +75,7 @@ def open(
     max_sessions: int | None = None,
     wait: WaitStrategy | None = None,
     breaker: BreakerOption = True,
+    repair: bool = False,
 ) -> Opening[Mesh]:
     """Opens `directory` as its host; see `flowmesh.open`."""
     return Opening(
@@ -74,6 +88,7 @@ def open(
                 max_sessions=max_sessions,
                 wait=wait,
                 breaker=breaker,
+                repair=repair,
             )
         )
     )
@@ -116,157 +131,7 @@ def connect_tcp(
 
 
 async def _open(make: Callable[[], flowmesh.Mesh]) -> Mesh:
-    return Mesh(await _in_thread(make))
-
-
-async def _in_thread(make: Callable[[], T]) -> T:
-    """Runs `make`, which may block. When nobody waits for what it opened any more, that is closed."""
-    future = asyncio.get_running_loop().run_in_executor(None, make)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        future.add_done_callback(_close_result)
-        raise
-
-
-def _close_result(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        close = getattr(future.result(), "close", None)
-        if close is not None:
-            close()
-
-
-class Opening(Generic[Handle]):
-    """A handle that is being opened: await it, or enter it with `async with` to have it closed again."""
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, Handle]]) -> None:
-        self._make = make
-        self._opened: Handle | None = None
-
-    def __await__(self) -> Generator[Any, None, Handle]:
-        return self._make().__await__()
-
-    async def __aenter__(self) -> Handle:
-        self._opened = await self._make()
-        return self._opened
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._opened is not None:
-            await self._opened.close()
-
-
-class _Reactor:
-    """Turns the tokens of handles that became ready into callbacks on the loop: one reader for a whole mesh."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.ready = _native.ReadySet()
-        self._callbacks: dict[int, Callable[[], object]] = {}
-        self._last_token = 0
-        loop.add_reader(self.ready.fileno(), self.turn)
-
-    def add(self, callback: Callable[[], object]) -> int:
-        self._last_token += 1
-        self._callbacks[self._last_token] = callback
-        return self._last_token
-
-    def discard(self, token: int) -> None:
-        self._callbacks.pop(token, None)
-
-    def turn(self) -> None:
-        for token in self.ready.drain():
-            callback = self._callbacks.get(token)
-            if callback is not None:
-                callback()
-
-    def close(self) -> None:
-        self.turn()
-        if not self.loop.is_closed():
-            self.loop.remove_reader(self.ready.fileno())
-
-
-class _Source:
-    """Wakes the coroutines that wait for one handle."""
-
-    def __init__(self, reactor: _Reactor, handle: _Waitable) -> None:
-        self._reactor = reactor
-        self._handle = handle
-        self._waiters: set[asyncio.Future[bool]] = set()
-        self._token = reactor.add(self._wake)
-        self._taken = 0
-        handle._watch(reactor.ready, self._token)
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            _resolve(waiter, True)
-
-    async def ready(self, deadline: float | None) -> bool:
-        """Waits until there may be something to take; false when the loop's clock reached `deadline` first."""
-        self._taken = 0
-        loop = self._reactor.loop
-        waiter: asyncio.Future[bool] = loop.create_future()
-        timer = None if deadline is None else loop.call_at(deadline, _resolve, waiter, False)
-        self._waiters.add(waiter)
-        try:
-            return await waiter
-        finally:
-            self._waiters.discard(waiter)
-            if timer is not None:
-                timer.cancel()
-
-    async def took(self, count: int = 1) -> None:
-        """Lets others run now and then, however much there is to take."""
-        self._taken += count
-        if self._taken >= _IN_A_ROW:
-            self._taken = 0
-            await asyncio.sleep(0)
-
-    def close(self) -> None:
-        self._handle._unwatch()
-        self._reactor.discard(self._token)
-        self._wake()
-
-
-def _discard(reactor: _Reactor, token: int, _: object) -> None:
-    reactor.discard(token)
-
-
-def _resolve(waiter: asyncio.Future[bool], value: bool) -> None:
-    if not waiter.done():
-        waiter.set_result(value)
-
-
-def _deadline(loop: asyncio.AbstractEventLoop, timeout: float | None, operation: str) -> float | None:
-    if timeout is None:
-        return None
-    if not timeout >= 0:
-        limit = "seconds, zero or more"
-        text = f"{operation}: an argument is not valid (timeout={timeout}, limit={limit})"
-        raise _made(InvalidArgumentError(text), operation, {"timeout": str(timeout), "limit": limit})
-    return loop.time() + timeout
-
-
-def _timed_out(operation: str, timeout: float | None) -> FlowMeshError:
-    millis = str(round((timeout or 0) * 1000))
-    error = TimeoutError(f"{operation}: the deadline passed (timeout_ms={millis})")
-    return _made(error, operation, {"timeout_ms": millis})
-
-
-def _made(error: FlowMeshError, operation: str, context: Mapping[str, str]) -> FlowMeshError:
-    error.operation = operation
-    error.context = context
-    return error
-
-
-def _check_handler(handler: object) -> None:
-    if handler is not None and not callable(handler):
-        raise TypeError(f"handler must be callable, not {type(handler).__qualname__}")
-
-
-def _is_large(payload: object) -> bool:
-    return isinstance(payload, (str, bytes, bytearray, memoryview)) and len(payload) >= _LARGE_BYTES
+    return Mesh(await in_thread(make))
 
 
 class Mesh:
@@ -275,8 +140,9 @@ class Mesh:
     def __init__(self, mesh: flowmesh.Mesh) -> None:
         self._mesh = mesh
         self._loop = asyncio.get_running_loop()
-        self._reactor = _Reactor(self._loop)
-        self._handling: set[Subscription | Service] = set()
+        self._reactor = Reactor(self._loop)
+        self._handling: set[Subscription | Service | Worker] = set()
+        self._immediate = 0
 
     @property
     def role(self) -> Literal["host", "client"]:
@@ -310,7 +176,7 @@ class Mesh:
 
     async def listen_tcp(self, address: str, secret: bytes | str) -> str:
         """Lets clients connect over TCP; returns the address it listens on. Host only."""
-        return await _in_thread(lambda: self._mesh.listen_tcp(address, secret))
+        return await in_thread(lambda: self._mesh.listen_tcp(address, secret))
 
     async def publish(
         self,
@@ -327,14 +193,14 @@ class Mesh:
         publish = functools.partial(
             self._mesh.publish, subject, payload, headers=headers, priority=priority, ttl=ttl, delay=delay
         )
-        if not _is_large(payload):
+        if not is_large(payload):
             try:
                 return publish(timeout=0.0)
             except TimeoutError:
                 # No room, and nothing was sent: a thread waits for it.
                 if timeout == 0:
                     raise
-        return await _in_thread(lambda: publish(timeout=timeout))
+        return await in_thread(lambda: publish(timeout=timeout))
 
     @overload
     async def publish_many(
@@ -372,7 +238,7 @@ class Mesh:
         timeout: float | None = 30.0,
     ) -> None:
         """Publishes many events in one go. See `flowmesh.Mesh.publish_many`."""
-        await _in_thread(
+        await in_thread(
             lambda: self._mesh.publish_many(
                 events, payloads, headers=headers, priority=priority, ttl=ttl, delay=delay, timeout=timeout
             )
@@ -388,16 +254,16 @@ class Mesh:
     ) -> _native.Message:
         """Calls a service and waits for its answer. Cancelling it cancels the call. See `flowmesh.Mesh.call`."""
         start = functools.partial(self._mesh.start_call, service, payload, timeout=timeout, headers=headers)
-        pending = await _in_thread(start) if _is_large(payload) else start()
+        pending = await in_thread(start) if is_large(payload) else start()
         answer = pending._try_take()
         if answer is not None:
             return answer
         deadline = None if timeout is None else self._loop.time() + timeout + _GRACE
-        source = _Source(self._reactor, pending)
+        source = Source(self._reactor, pending)
         try:
             while answer is None:
                 if not await source.ready(deadline):
-                    raise _timed_out("mesh.call", timeout)
+                    raise timed_out("mesh.call", timeout)
                 answer = pending._try_take()
             return answer
         except (asyncio.CancelledError, TimeoutError):
@@ -422,7 +288,7 @@ class Mesh:
 
         A `handler` may be a coroutine function; a task calls it for one event after the other.
         """
-        _check_handler(handler)
+        check_handler(handler)
 
         def subscribe() -> _native.Subscription:
             return _native.Subscription(
@@ -430,7 +296,7 @@ class Mesh:
             )
 
         async def make() -> Subscription:
-            return Subscription(self, await _in_thread(subscribe), handler)
+            return Subscription(self, await in_thread(subscribe), handler)
 
         return Opening(make)
 
@@ -448,7 +314,7 @@ class Mesh:
         """Decorates a handler of events: `subscribe` until the mesh is closed. Holds when it returns."""
 
         def decorate(handler: EventHandler) -> EventHandler:
-            _check_handler(handler)
+            check_handler(handler)
             handle = _native.Subscription(
                 self._mesh, pattern, group, priority, capacity, on_slow, block_timeout, retry
             )
@@ -473,13 +339,13 @@ class Mesh:
         A `handler` may be a coroutine function; at most `concurrency` run at once, each as a task of its own, which is
         cancelled when the caller gives up.
         """
-        _check_handler(handler)
+        check_handler(handler)
 
         def serve() -> _native.Service:
             return _native.Service(self._mesh, name, concurrency, version, queue, rate, burst)
 
         async def make() -> Service:
-            return Service(self, await _in_thread(serve), handler)
+            return Service(self, await in_thread(serve), handler)
 
         return Opening(make)
 
@@ -496,22 +362,103 @@ class Mesh:
         """Decorates a handler of calls: `serve` until the mesh is closed. Holds when it returns."""
 
         def decorate(handler: RequestHandler) -> RequestHandler:
-            _check_handler(handler)
+            check_handler(handler)
             Service(self, _native.Service(self._mesh, name, concurrency, version, queue, rate, burst), handler)
+            return handler
+
+        return decorate
+
+    async def declare_queue(self, name: str, **config: Unpack[QueueConfig]) -> Queue:
+        """Makes sure that there is a queue of this name, and gives it. See `flowmesh.Mesh.declare_queue`."""
+        return Queue(self, await in_thread(lambda: self._mesh.declare_queue(name, **config)))
+
+    async def queue(self, name: str) -> Queue:
+        """The queue of this name."""
+        return Queue(self, await in_thread(lambda: self._mesh.queue(name)))
+
+    async def queues(self) -> list[str]:
+        """The names of all queues."""
+        return await in_thread(self._mesh.queues)
+
+    def process(
+        self,
+        queue: str | Queue,
+        handler: Callable[[Job], object],
+        *,
+        concurrency: int = 1,
+        lease: float | None = None,
+    ) -> Opening[Worker]:
+        """Works on the jobs of `queue`: calls `handler`, which may be a coroutine function, for each, at most
+        `concurrency` at once, each in a task of its own. The task is cancelled when somebody cancels its job. See
+        `flowmesh.Mesh.process`.
+        """
+        check_handler(handler)
+
+        async def make() -> Worker:
+            found = await self.queue(queue) if isinstance(queue, str) else queue
+            handle = found._handle
+            intake = await in_thread(lambda: _native.Intake(handle, concurrency, lease))
+            return Worker(self, found, intake, handler, concurrency)
+
+        return Opening(make)
+
+    def worker(
+        self,
+        queue: str | Queue,
+        *,
+        concurrency: int = 1,
+        lease: float | None = None,
+        declare: bool | QueueConfig = False,
+    ) -> Callable[[JobHandler], JobHandler]:
+        """Decorates a handler of jobs: `process` until the mesh is closed. Holds when it returns.
+
+        The queue must be there, unless `declare` is True, or its settings as for `declare_queue`.
+        """
+
+        def decorate(handler: JobHandler) -> JobHandler:
+            check_handler(handler)
+            found = declared(self._mesh, queue, declare) if isinstance(queue, str) else queue._handle
+            handle = self._mesh.queue(found) if isinstance(found, str) else found
+            Worker(self, Queue(self, handle), _native.Intake(handle, concurrency, lease), handler, concurrency)
             return handler
 
         return decorate
 
     async def services(self) -> list[ServiceInfo]:
         """The services there are, with their instances."""
-        return await _in_thread(self._mesh.services)
+        return await in_thread(self._mesh.services)
 
     async def stats(self) -> Stats:
         """What the host has counted, at one moment."""
-        return await _in_thread(self._mesh.stats)
+        return await in_thread(self._mesh.stats)
+
+    async def _answer(self, pending: Any) -> Any:
+        """What was asked of the queues. Cancelling it gives up waiting; what was asked may be done all the same."""
+        if self._immediate >= IN_A_ROW:
+            # Others run now and then, however quickly answers come. Here, where nothing has been taken that would be lost.
+            self._immediate = 0
+            await asyncio.sleep(0)
+        answer = pending._try_take()
+        if answer is not None:
+            self._immediate += 1
+            return answer[0]
+        self._immediate = 0
+        source = Source(self._reactor, pending)
+        try:
+            while (answer := pending._try_take()) is None:
+                await source.ready(None)
+            return answer[0]
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
+        finally:
+            source.close()
 
     async def close(self) -> None:
-        """Leaves the mesh. Who waits gets ClosedError. Closing twice is fine."""
+        """Leaves the mesh. Who waits gets ClosedError; workers give back what they have. Closing twice is fine."""
+        for handle in list(self._handling):
+            if isinstance(handle, Worker):
+                await handle.close()
         await asyncio.shield(self._loop.run_in_executor(None, self._mesh.close))
         self._reactor.close()
 
@@ -535,7 +482,7 @@ class Subscription:
     ) -> None:
         self._mesh = mesh
         self._handle = handle
-        self._source = _Source(mesh._reactor, handle)
+        self._source = Source(mesh._reactor, handle)
         self._task: asyncio.Task[None] | None = None
         if handler is not None:
             self._task = mesh._loop.create_task(self._run(handler), name=f"flowmesh on {handle.pattern}")
@@ -555,29 +502,29 @@ class Subscription:
 
     async def receive(self, timeout: float | None = None) -> _native.Message:
         """Takes the next event, waiting for it at most `timeout` seconds (None: for ever)."""
-        deadline = _deadline(self._mesh._loop, timeout, "subscription.receive")
+        deadline = deadline_of(self._mesh._loop, timeout, "subscription.receive")
         while True:
             message = self._handle._try_receive()
             if message is not None:
                 await self._source.took()
                 return message
             if not await self._source.ready(deadline):
-                raise _timed_out("subscription.receive", timeout)
+                raise timed_out("subscription.receive", timeout)
 
     async def receive_many(self, max: int = 256, timeout: float | None = None) -> list[_native.Message]:
         """Waits for the first event, then takes those that are there, at most `max`."""
-        deadline = _deadline(self._mesh._loop, timeout, "subscription.receive_many")
+        deadline = deadline_of(self._mesh._loop, timeout, "subscription.receive_many")
         while True:
             messages = self._handle._try_receive_many(max)
             if messages:
                 await self._source.took(len(messages))
                 return messages
             if not await self._source.ready(deadline):
-                raise _timed_out("subscription.receive_many", timeout)
+                raise timed_out("subscription.receive_many", timeout)
 
     async def fail(self, message: _native.Message, error: BaseException | str) -> None:
         """Says that handling `message` failed: it is delivered again or goes to the dead letters."""
-        await _in_thread(lambda: self._handle.fail(message, error))
+        await in_thread(lambda: self._handle.fail(message, error))
 
     def stats(self) -> SubscriptionStats:
         """This subscription's own counts."""
@@ -635,7 +582,7 @@ class Service:
     ) -> None:
         self._mesh = mesh
         self._handle = handle
-        self._source = _Source(mesh._reactor, handle)
+        self._source = Source(mesh._reactor, handle)
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         if handler is not None:
@@ -655,14 +602,14 @@ class Service:
 
     async def next(self, timeout: float | None = None) -> _native.Request:
         """Takes the next request, waiting for it at most `timeout` seconds (None: for ever)."""
-        deadline = _deadline(self._mesh._loop, timeout, "service.next")
+        deadline = deadline_of(self._mesh._loop, timeout, "service.next")
         while True:
             request = self._handle._try_next()
             if request is not None:
                 await self._source.took()
                 return request
             if not await self._source.ready(deadline):
-                raise _timed_out("service.next", timeout)
+                raise timed_out("service.next", timeout)
 
     async def wait(self) -> None:
         """Waits until its handler has ended, because it was closed or cut off; the latter raises."""
@@ -704,7 +651,7 @@ class Service:
             task.add_done_callback(self._tasks.discard)
             reactor = self._mesh._reactor
             token = reactor.add(task.cancel)
-            task.add_done_callback(functools.partial(_discard, reactor, token))
+            task.add_done_callback(functools.partial(discard, reactor, token))
             request._watch_cancel(reactor.ready, token)
 
     async def _answer(self, handler: Callable[[_native.Request], object], request: _native.Request) -> None:
