@@ -1,7 +1,9 @@
-/* The C client of the demo: CRC-32C and line count of every file that the host publishes.
+/* The C worker of the demo: CRC-32C and line count of every file that the host enqueues.
  *
  * It serves `checksum.crc32c` to the others, and calls two services of theirs for each file: `files.kind` of the
- * Python host, and `words.count` of the Node client, whose answer the host compares with what Node itself reports.
+ * Python host, and `words.count` of the Node worker, whose answer the host compares with what Node itself reports.
+ * Who fails to answer fails the job, which is tried again. A job with the header `hold` is held at its first attempt:
+ * the host kills this process while it has it.
  *
  *     checksums DIRECTORY      the mesh's directory
  */
@@ -12,9 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
-enum { KIND_BYTES = 512, WORDS_BYTES_MAX = 256 * 1024, RETRY_SECONDS = 20 };
+enum { KIND_BYTES = 512, WORDS_BYTES_MAX = 256 * 1024 };
 
 static uint32_t crc_table[256];
 
@@ -62,47 +64,41 @@ static flowmesh_status answer_crc(void *context, flowmesh_request *request)
     return flowmesh_request_reply(request, text, 8, NULL, 0);
 }
 
-/* Calls, and calls again while nobody answers: the instance may just have died, and another be on its way. */
-static void ask(flowmesh_mesh *mesh, const char *service, flowmesh_bytes payload, char *answer, size_t answer_bytes)
+static flowmesh_status ask(flowmesh_mesh *mesh, const char *service, flowmesh_bytes payload, char *answer, size_t size)
 {
-    const struct timespec pause = {0, 20 * 1000 * 1000};
-    const time_t give_up = time(NULL) + RETRY_SECONDS;
     flowmesh_message *reply = NULL;
-    while (flowmesh_call(mesh, service, payload.data, payload.size, NULL, &reply) != FLOWMESH_OK) {
-        flowmesh_status status = flowmesh_error_code();
-        if (status == FLOWMESH_ERR_DISCONNECTED || !flowmesh_status_is_retryable(status) || time(NULL) > give_up)
-            stop(service);
-        nanosleep(&pause, NULL);
-    }
+    flowmesh_status status = flowmesh_call(mesh, service, payload.data, payload.size, NULL, &reply);
+    if (status != FLOWMESH_OK)
+        return status;
     flowmesh_bytes text = flowmesh_message_payload(reply);
-    snprintf(answer, answer_bytes, "%.*s", (int)text.size, text.size > 0 ? (const char *)text.data : "");
+    snprintf(answer, size, "%.*s", (int)text.size, text.size > 0 ? (const char *)text.data : "");
     flowmesh_message_free(reply);
+    return FLOWMESH_OK;
 }
 
-static void take(flowmesh_mesh *mesh, const flowmesh_message *file)
+/* A status other than FLOWMESH_OK fails the attempt, with the message of the call that failed. */
+static flowmesh_status count(void *context, flowmesh_job *job)
 {
-    flowmesh_bytes bytes = flowmesh_message_payload(file);
-    char kind[16], words[24] = "", lines[24], crc[9];
+    flowmesh_mesh *mesh = context;
+    flowmesh_bytes bytes = flowmesh_job_payload(job);
+    char kind[16], words[24] = "", result[96];
 
+    if (flowmesh_job_header(job, "hold").data != NULL && flowmesh_job_attempt(job) == 1) {
+        if (flowmesh_publish(mesh, "workers.holding", "checksums", 9, NULL, NULL) != FLOWMESH_OK)
+            return flowmesh_error_code();
+        for (;;)
+            pause();
+    }
     flowmesh_bytes start = {bytes.data, bytes.size < KIND_BYTES ? bytes.size : KIND_BYTES};
-    ask(mesh, "files.kind", start, kind, sizeof kind);
-    int is_text = strcmp(kind, "text") == 0;
+    flowmesh_status status = ask(mesh, "files.kind", start, kind, sizeof kind);
+    int is_text = status == FLOWMESH_OK && strcmp(kind, "text") == 0;
     if (is_text && bytes.size <= WORDS_BYTES_MAX)
-        ask(mesh, "words.count", bytes, words, sizeof words);
-    snprintf(lines, sizeof lines, "%zu", is_text ? count_lines(bytes) : 0);
-    snprintf(crc, sizeof crc, "%08" PRIx32, crc32c(bytes));
-
-    flowmesh_header headers[] = {
-        {"number", flowmesh_message_header(file, "number").data},
-        {"crc32c", crc},
-        {"lines", lines},
-        {"words", words},
-    };
-    flowmesh_publish_options options = FLOWMESH_PUBLISH_OPTIONS_INIT;
-    options.headers = headers;
-    options.header_count = sizeof headers / sizeof *headers;
-    if (flowmesh_publish(mesh, "results.checksums", NULL, 0, &options, NULL) != FLOWMESH_OK)
-        stop("publish");
+        status = ask(mesh, "words.count", bytes, words, sizeof words);
+    if (status != FLOWMESH_OK)
+        return status;
+    int size = snprintf(result, sizeof result, "{\"crc32c\":\"%08" PRIx32 "\",\"lines\":%zu,\"words\":\"%s\",\"attempt\":%u}",
+                        crc32c(bytes), is_text ? count_lines(bytes) : 0, words, (unsigned)flowmesh_job_attempt(job));
+    return flowmesh_job_set_result(job, result, (size_t)size);
 }
 
 int main(int argc, char **argv)
@@ -122,30 +118,29 @@ int main(int argc, char **argv)
     flowmesh_service *service = NULL;
     if (flowmesh_serve(mesh, "checksum.crc32c", NULL, answer_crc, NULL, NULL, &service) != FLOWMESH_OK)
         stop("serve");
-    flowmesh_subscription *files = NULL;
-    if (flowmesh_subscribe(mesh, "files.*", NULL, &files) != FLOWMESH_OK)
+    flowmesh_subscription *end = NULL;
+    if (flowmesh_subscribe(mesh, "files.end", NULL, &end) != FLOWMESH_OK)
         stop("subscribe");
+
+    flowmesh_queue *queue = NULL;
+    flowmesh_worker *worker = NULL;
+    flowmesh_worker_options work = FLOWMESH_WORKER_OPTIONS_INIT;
+    work.concurrency = 2;
+    if (flowmesh_queue_open(mesh, "checksums", &queue) != FLOWMESH_OK ||
+        flowmesh_worker_start(queue, &work, count, mesh, NULL, &worker) != FLOWMESH_OK)
+        stop("work");
     if (flowmesh_publish(mesh, "workers.ready", "checksums", 9, NULL, NULL) != FLOWMESH_OK)
         stop("publish");
 
-    for (int going = 1; going;) {
-        flowmesh_message *event = NULL;
-        if (flowmesh_subscription_receive(files, -1, &event) != FLOWMESH_OK)
-            stop("receive");
-        if (flowmesh_message_gap(event) > 0) {
-            fprintf(stderr, "checksums: %" PRIu64 " files were lost\n", flowmesh_message_gap(event));
-            return 1;
-        }
-        const char *subject = flowmesh_message_subject(event).data;
-        const char *target = flowmesh_message_header(event, "for").data;
-        if (strcmp(subject, "files.end") == 0)
-            going = 0;
-        else if (target == NULL || strcmp(target, "checksums") == 0)
-            take(mesh, event);
-        flowmesh_message_free(event);
-    }
-
-    flowmesh_subscription_free(files);
+    flowmesh_message *event = NULL;
+    if (flowmesh_subscription_receive(end, -1, &event) != FLOWMESH_OK)
+        stop("receive");
+    flowmesh_message_free(event);
+    if (flowmesh_worker_stop(worker, -1) != FLOWMESH_OK)
+        stop("stop");
+    flowmesh_worker_free(worker);
+    flowmesh_queue_free(queue);
+    flowmesh_subscription_free(end);
     flowmesh_service_free(service);
     flowmesh_mesh_free(mesh);
     return 0;

@@ -1,16 +1,18 @@
-"""The demo: one Python host, one Node client and one C client count the files of a directory together.
+"""The demo: a Python host has the files of a directory counted by a Node and a C worker, as jobs of two queues.
 
     host.py DIRECTORY --checksums PROGRAM [--node node]
 
-The host publishes every file; the C client reports checksum and lines, the Node client words and headings. Each of
-the three serves something that the others call. In the middle the Node client is killed while it owes an answer: the
-caller gets PeerGoneError at once, a new client joins, and every file that the dead one had not confirmed is sent
-again, so the totals come out right. A plain count in this process, from the disk, says whether they did.
+The host enqueues every file twice; the C worker acks with checksum and lines, the Node worker with words and headings.
+Each of the three serves something that the others call. Both workers are killed once while they have jobs: the jobs go
+to the next worker at once, and whatever failed for want of the dead one's answers is tried again. Every file is
+counted exactly once, from the results of acked jobs. A plain count in this process, from the disk, says whether that
+is so.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -24,11 +26,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flowmesh
+import flowmesh.types
 
 WORKERS = ("checksums", "words")
 LEFT_OUT = {".git", "target", "node_modules", ".venv"}
-# Files that may be under way at once: enough to keep both clients busy, few enough that no queue overflows.
-UNDER_WAY_MAX = 64
+# Files that may be under way at once, and the largest.
+UNDER_WAY_MAX = 256
+BYTES_MAX = 32 << 20
 UNDER_WAY_BYTES_MAX = 64 << 20
 KIND_BYTES = 512
 CALLS = 2000
@@ -58,12 +62,12 @@ class File(NamedTuple):
     data: bytes
 
 
-class Job:
-    """A file that was published, until every worker has confirmed it."""
+class Task:
+    """A file that was enqueued, until every worker has acked its job."""
 
     def __init__(self, file: File) -> None:
         self.file = file
-        self.reports: dict[str, dict[str, str]] = {}
+        self.results: dict[str, dict[str, str | int]] = {}
 
 
 class Demo:
@@ -71,17 +75,29 @@ class Demo:
         self.mesh = mesh
         self.commands = commands
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.results = mesh.subscribe("results.*", capacity=8192)
+        config: flowmesh.types.QueueConfig = {
+            "backoff": flowmesh.Backoff(initial=0.05, factor=2.0, max=1.0, jitter=True),
+            "max_attempts": 100,
+            "payload_bytes_max": mesh.max_message_bytes,
+            "retention": {"done": {"age": 0.0, "count": 1_000_000}},
+        }
+        self.queues = {worker: mesh.declare_queue(worker, **config) for worker in WORKERS}
+        self.done = mesh.subscribe("$queue.*.done", capacity=65_536)
         self.news = mesh.subscribe("workers.*")
         self.kind_service = mesh.serve("files.kind", lambda request: kind_of(request.payload), concurrency=2)
         self.paths = list(files_below(root))
         self.root = root
         self.next_path = 0
-        self.jobs: dict[int, Job] = {}
+        self.tasks: dict[int, Task] = {}
+        # By queue and job: which file it is of.
+        self.ids: dict[tuple[str, str], int] = {}
+        self.acked: dict[tuple[str, str], int] = {}
         self.stamps: dict[Path, tuple[int, int]] = {}
         self.counted: dict[Path, Counts] = {}
         self.disagreements: list[str] = []
         self.skipped: list[str] = []
+        # Who is to be killed, and from which file on.
+        self.victims = [("words", len(self.paths) // 3), ("checksums", 2 * len(self.paths) // 3)]
 
     def start(self, worker: str) -> None:
         directory = str(self.mesh.directory)
@@ -103,112 +119,129 @@ class Demo:
     def check_workers(self) -> None:
         for worker, process in self.processes.items():
             if process.poll() is not None:
-                sys.exit(f"demo: the client {worker} ended by itself with {process.returncode}")
+                sys.exit(f"demo: the worker {worker} ended by itself with {process.returncode}")
 
-    def publish_more(self) -> None:
-        """Publishes files while there is room under way."""
-        while self.next_path < len(self.paths) and len(self.jobs) < UNDER_WAY_MAX:
-            if sum(len(job.file.data) for job in self.jobs.values()) > UNDER_WAY_BYTES_MAX:
+    def enqueue_more(self) -> None:
+        """Enqueues files while there is room under way."""
+        while self.next_path < len(self.paths) and len(self.tasks) < UNDER_WAY_MAX:
+            if sum(len(task.file.data) for task in self.tasks.values()) > UNDER_WAY_BYTES_MAX:
                 return
             file = self.read(self.paths[self.next_path], self.next_path)
             self.next_path += 1
-            if file is not None:
-                self.jobs[file.number] = Job(file)
-                self.stamps[file.path] = file.stamp
-                self.send(file)
+            if file is None:
+                continue
+            hold = None
+            if self.victims and self.next_path >= self.victims[0][1]:
+                hold, _ = self.victims.pop(0)
+            self.tasks[file.number] = Task(file)
+            self.stamps[file.path] = file.stamp
+            for worker, queue in self.queues.items():
+                headers = {"path": printable(file.name)} | ({"hold": "yes"} if worker == hold else {})
+                self.ids[worker, queue.enqueue(file.data, headers=headers).id] = file.number
+            if hold is not None:
+                self.kill(hold)
 
     def read(self, path: Path, number: int) -> File | None:
         name = str(path.relative_to(self.root))
         try:
             with path.open("rb") as opened:
                 state = os.fstat(opened.fileno())
-                if state.st_size > self.mesh.max_message_bytes:
-                    self.skipped.append(f"{name}: {state.st_size} bytes are over the limit of a message")
+                if state.st_size > BYTES_MAX:
+                    self.skipped.append(f"{name}: {state.st_size} bytes are over the limit of {BYTES_MAX}")
                     return None
                 return File(number, path, name, (state.st_size, state.st_mtime_ns), opened.read())
         except OSError as error:
             self.skipped.append(f"{name}: {error.strerror}")
             return None
 
-    def send(self, file: File, *, worker: str | None = None) -> None:
-        headers = {"number": str(file.number), "path": printable(file.name)}
-        if worker is None:
-            self.mesh.publish("files.new", file.data, headers=headers)
-        else:
-            self.mesh.publish("files.again", file.data, headers={**headers, "for": worker})
-
     def take_results(self) -> None:
-        """Takes what the clients reported. A file counts once both have, whoever of them reported twice."""
+        """Takes the results of jobs that were acked. Each job is acked once, and each file counts once both are."""
         try:
-            reports = self.results.receive_many(256, timeout=0.5)
+            events = self.done.receive_many(256, timeout=0.5)
         except flowmesh.TimeoutError:
             self.check_workers()
             return
-        for report in reports:
-            if report.gap > 0:
-                sys.exit(f"demo: {report.gap} reports were lost")
-            job = self.jobs.get(int(report.headers["number"]))
-            if job is None:
+        for event in events:
+            if event.gap > 0:
+                sys.exit(f"demo: {event.gap} events were lost")
+            worker, id = event.subject.split(".")[1], event.value["job"]
+            result = self.queues[worker].result(id)
+            if (worker, id) in self.acked or result is None:
+                self.disagreements.append(f"job {id} of {worker} was acked twice, or without a result")
                 continue
-            job.reports.setdefault(report.subject.removeprefix("results."), report.headers)
-            if len(job.reports) == len(WORKERS):
-                del self.jobs[job.file.number]
-                self.count(job)
+            task = self.tasks[self.ids[worker, id]]
+            task.results[worker] = json.loads(result)
+            self.acked[worker, id] = int(task.results[worker]["attempt"])
+            if len(task.results) == len(WORKERS):
+                del self.tasks[task.file.number]
+                self.count(task)
 
-    def count(self, job: Job) -> None:
-        checksums, words = job.reports["checksums"], job.reports["words"]
+    def count(self, task: Task) -> None:
+        checksums, words = task.results["checksums"], task.results["words"]
         # Each also asked the other for its number: both ways must agree.
         if words["crc32c"] != checksums["crc32c"]:
-            self.disagreements.append(f"{job.file.name}: CRC {checksums['crc32c']}, by call {words['crc32c']}")
-        if checksums["words"] not in ("", words["words"]):
-            self.disagreements.append(f"{job.file.name}: {words['words']} words, by call {checksums['words']}")
+            self.disagreements.append(f"{task.file.name}: CRC {checksums['crc32c']}, by call {words['crc32c']}")
+        if checksums["words"] not in ("", str(words["words"])):
+            self.disagreements.append(f"{task.file.name}: {words['words']} words, by call {checksums['words']}")
         counts = Counts(
             files=1,
-            bytes=len(job.file.data),
+            bytes=len(task.file.data),
             lines=int(checksums["lines"]),
             words=int(words["words"]),
             headings=int(words["headings"]),
-            crc_sum=int(checksums["crc32c"], 16),
+            crc_sum=int(str(checksums["crc32c"]), 16),
         )
-        self.counted[job.file.path] = counts
+        if task.file.path in self.counted:
+            self.disagreements.append(f"{task.file.name} was counted twice")
+        self.counted[task.file.path] = counts
 
-    def kill_words(self) -> None:
-        """Kills the Node client while it owes an answer, and lets another take over."""
-        owed = self.mesh.start_call("words.count", b"", headers={"hold": "yes"}, timeout=PATIENCE)
-        self.await_news("workers.holding", "words")
-        self.publish_more()
-        process = self.processes.pop("words")
+    def kill(self, worker: str) -> None:
+        """Kills a worker while it has jobs, and lets another take over."""
+        self.await_news("workers.holding", worker)
+        process = self.processes.pop(worker)
+        before = self.queues[worker].stats()
         process.send_signal(signal.SIGKILL)
         began = time.monotonic()
-        try:
-            owed.wait(PATIENCE)
-            sys.exit("demo: a dead client answered")
-        except flowmesh.PeerGoneError as error:
-            ended = time.monotonic() - began
-            print(f"killed the Node client during a call: {error.code} after {ended * 1000:.1f} ms")
+        while self.queues[worker].stats()["jobs"]["leased"] > 0:
+            if time.monotonic() - began > PATIENCE:
+                sys.exit("demo: a dead worker keeps its jobs")
+            time.sleep(0.0005)
+        freed = time.monotonic() - began
         process.wait()
+        count = before["jobs"]["leased"]
+        print(f"killed the worker {worker}: the jobs it had ({count}) were free again after {freed * 1000:.1f} ms", end="")
         began = time.monotonic()
-        self.start("words")
-        joined = time.monotonic() - began
-        again = [job.file for job in self.jobs.values() if "words" not in job.reports]
-        for file in again:
-            self.send(file, worker="words")
-        print(f"a new Node client joined in {joined:.2f} s; {len(again)} unconfirmed files were sent to it again")
+        self.start(worker)
+        print(f"; another joined in {time.monotonic() - began:.2f} s")
 
     def run(self) -> float:
         """Counts all files; returns how long it took."""
         for worker in WORKERS:
             self.start(worker)
         began = time.monotonic()
-        killed = False
-        while self.next_path < len(self.paths) or self.jobs or not killed:
-            self.publish_more()
-            if not killed and 2 * self.next_path >= len(self.paths):
-                killed = True
-                self.kill_words()
-            if self.jobs:
+        while self.next_path < len(self.paths) or self.tasks:
+            self.enqueue_more()
+            if self.tasks:
                 self.take_results()
+        if self.victims:
+            sys.exit("demo: too few files to kill every worker once")
         return time.monotonic() - began
+
+    def print_queues(self) -> None:
+        """What the queues say: every job acked once, and which took more than one attempt."""
+        row = "{:<12}{:>10}{:>8}{:>10}{:>14}{:>16}"
+        print(row.format("queue", "enqueued", "acked", "attempts", "failed", "worker killed"))
+        for worker, queue in self.queues.items():
+            totals = queue.stats()["totals"]
+            failed = totals["failed"] - totals["worker_gone"]
+            counts = (totals["enqueued"], totals["done"], totals["reserved"], failed, totals["worker_gone"])
+            print(row.format(worker, *counts))
+            if totals["done"] != totals["enqueued"] or totals["done"] != len(self.counted):
+                self.disagreements.append(f"{worker}: {totals['done']} of {totals['enqueued']} jobs acked")
+        again = [attempt for attempt in self.acked.values() if attempt > 1]
+        print(f"{len(again)} jobs were acked at a later attempt than the first, the latest at attempt {max(again, default=1)}")
+        if len(again) < len(WORKERS):
+            self.disagreements.append("no job of a killed worker was tried again")
 
     def time_calls(self, service: str) -> list[float]:
         payload = b"sixty-four bytes, the usual size of a small request or of a reply"[:64]
@@ -223,7 +256,7 @@ class Demo:
         self.mesh.publish("files.end")
         for worker, process in self.processes.items():
             if process.wait(timeout=PATIENCE) != 0:
-                sys.exit(f"demo: the client {worker} ended with {process.returncode}")
+                sys.exit(f"demo: the worker {worker} ended with {process.returncode}")
 
     def kill_all(self) -> None:
         for process in self.processes.values():
@@ -292,8 +325,8 @@ def print_table(counted: dict[Path, Counts], total: Counts) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Three languages count a directory together.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--checksums", required=True, help="the C client, built")
-    parser.add_argument("--node", default="node", help="the program that runs the Node client")
+    parser.add_argument("--checksums", required=True, help="the C worker, built")
+    parser.add_argument("--node", default="node", help="the program that runs the Node worker")
     arguments = parser.parse_args()
     if not arguments.directory.is_dir():
         parser.error(f"{arguments.directory} is no directory")
@@ -320,7 +353,9 @@ def count_and_compare(demo: Demo) -> int:
     print_table(demo.counted, total)
     print()
     megabytes = total.bytes / 1e6
-    print(f"{total.files} files, {megabytes:.1f} MB to two clients in {seconds:.2f} s, the new client's start included: ", end="")
+    demo.print_queues()
+    print()
+    print(f"{total.files} files, {megabytes:.1f} MB to two workers in {seconds:.2f} s, the new ones' starts included: ", end="")
     print(f"{total.files / seconds:.0f} files/s, {megabytes / seconds:.1f} MB/s")
     for service in ("checksum.crc32c", "words.count"):
         times = demo.time_calls(service)
