@@ -434,12 +434,15 @@ pub(crate) fn take_reply(state: &State, call: &Call) -> Result<Answer> {
     }
 }
 
-/// The same, waiting at most so many microseconds.
+/// The same, waiting at most so many microseconds. Meanwhile it is not announced.
 pub(crate) fn await_reply(state: &State, call: &Call) -> Result<Answer> {
     let (id, moment) = (call.id(0)?, millis(call.number(1)? / 1000.0));
+    let ready = state.ready()?;
     let pending = state.replies.take(id).ok_or_else(|| Error::new(ErrorKind::Closed, "queue.request"))?;
+    pending.reply.unwatch();
     match pending.reply.wait(&mut Wait::timeout(moment)) {
         Err(error) if error.kind() == ErrorKind::Timeout && error.operation() == "queue.wait" => {
+            pending.reply.watch(ready, id);
             state.replies.insert(id, pending);
             Ok(Answer::Number(-(id as f64)))
         }

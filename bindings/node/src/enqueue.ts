@@ -4,27 +4,12 @@
 // tried again until what is refused is alone; an error that leaves open what happened is that of all its jobs.
 
 import { FlowMeshError } from './errors.js'
-import { isTurnOver, job } from './loop.js'
+import { isTurnOver, job, type Linger } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
 import type { Encoded } from './payload.js'
 import { JSON_TYPE, TEXT_TYPE } from './payload.js'
 import { packed, pending, reachedOf, whenAnswered } from './replies.js'
-import type { Reached } from './replies.js'
-
-/** What became of a job that was to be enqueued. */
-export interface Receipt {
-  /** The job that will be worked on. */
-  readonly id: string
-  /**
-   * `'new'`: it was enqueued. `'replaced'`: so it was, in the place of `replaced`, which is cancelled. `'existing'`: it
-   * was not, as that one has its id or unique key. `'extended'`: nor was it, and that one waits anew.
-   */
-  readonly outcome: 'new' | 'replaced' | 'existing' | 'extended'
-  /** The job that was cancelled for it. */
-  readonly replaced?: string
-  /** How safe it is. */
-  readonly durability: Reached
-}
+import type { Receipt } from './types.js'
 
 interface Waiting {
   readonly end: number
@@ -75,22 +60,21 @@ export class Enqueuer {
   readonly #queue: number
   /** More is sent from another thread. */
   readonly #smallBytes: number
-  /** What may be on its way at once. */
-  readonly #windowBytes: number
+  readonly #linger: Linger | undefined
   #packer = new Packer()
   #waiting: Waiting[] = []
   #durability = 0
   #scheduled = false
-  #bytesUnderWay = 0
-  /** Something is being sent from another thread: what follows must not overtake it. */
-  #sending = false
+  /** What follows must not overtake it, as it may have to be tried again in parts. */
+  #underWay = false
   /** Filled, and waiting for its turn. */
   readonly #full: Batch[] = []
 
-  constructor(queue: number, isHost: boolean) {
+  /** `linger`: only in clients. */
+  constructor(queue: number, linger: Linger | undefined) {
     this.#queue = queue
-    this.#smallBytes = isHost ? HOST_SMALL_BYTES : CLIENT_SMALL_BYTES
-    this.#windowBytes = isHost ? Infinity : CLIENT_WINDOW_BYTES
+    this.#linger = linger
+    this.#smallBytes = linger === undefined ? HOST_SMALL_BYTES : CLIENT_SMALL_BYTES
   }
 
   enqueue(encoded: Encoded, options: string, durability: number): Promise<Receipt> {
@@ -126,23 +110,22 @@ export class Enqueuer {
   }
 
   #send(): void {
-    while (this.#full.length > 0 && !this.#sending) {
-      const size = this.#full[0]!.end
-      if (this.#bytesUnderWay > 0 && this.#bytesUnderWay + size > this.#windowBytes) return
+    while (this.#full.length > 0 && !this.#underWay) {
       const batch = this.#full.shift()!
-      this.#bytesUnderWay += size
       const done = this.#enqueue(batch)
-      if (done === undefined) this.#finish(batch)
-      else void done.then(() => this.#finish(batch))
+      if (done === undefined) {
+        reuse(batch.packer)
+        continue
+      }
+      // A host refuses at once: what is under way there waits for the disk alone.
+      const holdsUp = this.#linger !== undefined || batch.end > this.#smallBytes
+      this.#underWay = holdsUp
+      void done.then(() => {
+        if (holdsUp) this.#underWay = false
+        reuse(batch.packer)
+        this.#send()
+      })
     }
-  }
-
-  #finish(batch: Batch): void {
-    this.#bytesUnderWay -= batch.end
-    const { packer } = batch
-    packer.end = 0
-    if (spare.length < SPARE_MAX && packer.bytes.length === BLOCK_BYTES) spare.push(packer)
-    this.#send()
   }
 
   /** Settles the promises of a batch; `undefined` when that is done already. */
@@ -154,15 +137,14 @@ export class Enqueuer {
     try {
       let answer
       if (end - from > this.#smallBytes) {
-        this.#sending = true
         const id = native.startEnqueueJobs(this.#queue, packedJobs, end - from, durability)
-        answer = job(id).finally(() => (this.#sending = false)).then(() => {
+        answer = job(id).then(() => {
           const answered = pending(id, succeed)
           native.watchReply(id)
           return answered
         })
       } else {
-        answer = whenAnswered(native.enqueueJobs(this.#queue, packedJobs, end - from, durability), succeed)
+        answer = whenAnswered(native.enqueueJobs(this.#queue, packedJobs, end - from, durability), succeed, this.#linger)
       }
       return answer === undefined ? undefined : answer.then(undefined, fail)
     } catch (error) {
@@ -191,6 +173,11 @@ interface Batch {
   readonly waiting: readonly Waiting[]
   readonly durability: number
   readonly packer: Packer
+}
+
+function reuse(packer: Packer): void {
+  packer.end = 0
+  if (spare.length < SPARE_MAX && packer.bytes.length === BLOCK_BYTES) spare.push(packer)
 }
 
 function flush(enqueuer: Enqueuer): void {
@@ -223,8 +210,7 @@ const BATCH_MAX = 1000
 const BLOCK_BYTES = 64 * 1024
 /** Handing this much to the kernel takes less than a millisecond. */
 export const HOST_SMALL_BYTES = 1024 * 1024
-/** More may have to wait for room on its way to the host, which a ring has for four times as much. */
+/** More may have to wait for room on its way to the host. */
 export const CLIENT_SMALL_BYTES = 64 * 1024
-const CLIENT_WINDOW_BYTES = 256 * 1024
 const SPARE_MAX = 4
 const spare: Packer[] = []

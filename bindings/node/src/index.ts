@@ -2,7 +2,6 @@
 // The package `flowmesh`, for `require`. `index.mts` gives the same objects to `import`.
 
 export { type ErrorCode, type ErrorKind, errorKinds, FlowMeshError } from './errors.js'
-export type { Receipt } from './enqueue.js'
 export { type Damage, inspect, type Inspection } from './inspect.js'
 export { Content, Job, type NackOptions, Reject, Snooze } from './job.js'
 export { Message } from './message.js'
@@ -45,9 +44,8 @@ export type {
   ScheduleOptions,
   Unique,
 } from './queue-options.js'
-export type { Durability, Reached } from './replies.js'
 export { type CallContext, type CallHandler, Reply, Service } from './service.js'
 export type { BusStats, InstanceInfo, Latency, ServiceInfo, ServiceStats, SessionStats, Stats } from './stats.js'
 export { type EventHandler, type ReceiveOptions, Subscription, type SubscriptionStats } from './subscription.js'
-export type { Headers, Payload, Signal } from './types.js'
+export type { Durability, Headers, Payload, Reached, Receipt, Signal } from './types.js'
 export { type JobHandler, type StopOptions, Worker, type WorkerOptions, type WorkerStats } from './worker.js'

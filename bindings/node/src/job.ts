@@ -3,13 +3,13 @@
 import * as check from './check.js'
 import { flushEnqueues } from './enqueue.js'
 import { FlowMeshError } from './errors.js'
-import { isTurnOver, scratch, unwatch, watch } from './loop.js'
+import { isTurnOver, type Linger, scratch, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
-import { decode, encode, utf8 } from './payload.js'
+import { decode, encode, JSON_TYPE, utf8 } from './payload.js'
 import type { Queue } from './queue.js'
 import { leaseMs as checkLease, time } from './queue-options.js'
-import { json, nothing, packed, type Reached, settled, whenAnswered } from './replies.js'
-import type { Headers, Payload, Signal } from './types.js'
+import { json, nothing, packed, settled, whenAnswered } from './replies.js'
+import type { Headers, Payload, Reached, Signal } from './types.js'
 
 /** A job's payload, headers and content type, or what it was acked with. Its bytes are its own. */
 export class Content {
@@ -57,6 +57,15 @@ export class Content {
   /** The payload as UTF-8 text, whatever its content type. */
   get text(): string {
     return utf8(this.payload)
+  }
+
+  /**
+   * The payload parsed as JSON, whatever its content type: results have none.
+   *
+   * @throws FlowMeshError `INVALID_ARGUMENT`: it is not JSON.
+   */
+  get json(): any {
+    return decode(this.payload, JSON_TYPE)
   }
 
   get #payloadBytes(): number {
@@ -117,6 +126,7 @@ export class Job extends Content {
   /** @internal How often a worker could not tell its outcome. */
   tries = 0
   #controller: AbortController | undefined
+  #cancelled = false
 
   /** @internal */
   constructor(queue: Queue, block: Buffer, at: number) {
@@ -168,7 +178,7 @@ export class Job extends Content {
 
   /** Whether it is to be given back: somebody cancelled it, its lease is over, or the mesh was closed. */
   get isCancelled(): boolean {
-    return this.#controller?.signal.aborted === true || (this.state === 'leased' && native.isCancelled(this.key))
+    return this.#cancelled || (this.state === 'leased' && native.isCancelled(this.key))
   }
 
   /** Aborted when it is to be given back; see `isCancelled`. */
@@ -176,7 +186,8 @@ export class Job extends Content {
     // Made when asked for: most handlers never look.
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
-      if (this.state === 'leased') {
+      if (this.#cancelled) this.abort()
+      else if (this.state === 'leased') {
         watch(this.key, () => this.abort())
         try {
           native.watchJob(this.key)
@@ -190,6 +201,7 @@ export class Job extends Content {
 
   /** @internal */
   abort(): void {
+    this.#cancelled = true
     unwatch(this.key)
     this.#controller?.abort(new FlowMeshError('CANCELLED', 'job', { job: this.id }))
   }
@@ -258,7 +270,7 @@ export class Job extends Content {
   async extend(leaseMs?: number): Promise<number> {
     const lease = checkLease('job.extend', leaseMs)
     this.#check('job.extend')
-    return whenAnswered(native.extend(this.key, lease), answer => json<number>(answer))
+    return whenAnswered(native.extend(this.key, lease), answer => json<number>(answer), this.queue.linger)
   }
 
   /**
@@ -269,7 +281,7 @@ export class Job extends Content {
   async progress(value: Payload | number): Promise<void> {
     const told = typeof value === 'number' ? String(value) : encode('job.progress', value).payload
     this.#check('job.progress')
-    return whenAnswered(native.progress(this.key, told), nothing)
+    return whenAnswered(native.progress(this.key, told), nothing, this.queue.linger)
   }
 
   /** @internal Ends it so. */
@@ -278,7 +290,7 @@ export class Job extends Content {
     this.queue.flush()
     try {
       const answer = native.settle(this.key, how, first, detail, delayMs, wanted || this.queue.wanted)
-      const done = whenAnswered(answer, answer => this.#read(answer))
+      const done = whenAnswered(answer, answer => this.#read(answer), this.queue.linger)
       return done instanceof Promise ? done.catch(error => this.unsettled(error)) : done
     } catch (error) {
       return this.unsettled(error)
@@ -384,14 +396,16 @@ export function describe(operation: string, reason: unknown, detail?: unknown): 
   }
 }
 
-/** Acks without results: those of one turn of the program travel together. */
+/** @internal Acks without results: those of one turn of the program travel together. */
 export class Acks {
   readonly #wanted: number
+  readonly #linger: Linger | undefined
   #waiting: { job: Job; resolve: (reached: Reached) => void; reject: (error: unknown) => void }[] = []
   #scheduled = false
 
-  constructor(wanted: number) {
+  constructor(wanted: number, linger: Linger | undefined) {
     this.#wanted = wanted
+    this.#linger = linger
   }
 
   ack(job: Job): Promise<Reached> {
@@ -423,7 +437,7 @@ export class Acks {
           job.finish()
           resolve(reached)
         })
-      })
+      }, this.#linger)
       if (done instanceof Promise) done.catch(fail)
     } catch (error) {
       fail(error)
@@ -449,12 +463,17 @@ export function ackJobs(keys: readonly number[], wanted: number, sparing: boolea
   return native.ackJobs(keys.length, wanted, sparing)
 }
 
+/** @internal How a job ends, as native/queues.rs knows it. */
 export const ACK = 0
+/** @internal */
 export const NACK = 1
+/** @internal */
 export const REJECT = 2
+/** @internal */
 export const RELEASE = 3
+/** @internal */
 export const SNOOZE = 4
-/** What the core settles in one call. */
+/** @internal What the core settles in one call. */
 export const ACKS_MAX = 1000
 const doubles = new Float64Array(scratch.buffer, scratch.byteOffset, scratch.byteLength / 8)
 const RECORD_HEADER_BYTES = 88

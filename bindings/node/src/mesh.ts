@@ -645,6 +645,7 @@ export class Mesh {
   #endEventsAndCalls(): void {
     for (const queue of this.#queues.values()) queue.flush()
     for (const worker of [...this.#workers]) worker.end()
+    for (const queue of this.#queues.values()) native.forgetQueue(queue.handle)
     this.#closed = true
     for (const opened of [...this.#open]) if (opened instanceof Subscription) opened.end(undefined)
     this.#calls.giveUp(new FlowMeshError('CLOSED', 'mesh.call'))

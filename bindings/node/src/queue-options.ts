@@ -3,8 +3,7 @@
 
 import * as check from './check.js'
 import { flatHeaders } from './payload.js'
-import type { Durability } from './replies.js'
-import type { Headers } from './types.js'
+import type { Durability, Headers } from './types.js'
 
 /**
  * How long after a failed attempt the next may begin: always so many milliseconds; one after the other, the last again
@@ -145,6 +144,7 @@ export interface ScheduleOptions {
   readonly options?: JobOptions
 }
 
+/** @internal */
 export function configJson(operation: string, config: QueueConfig | undefined): object {
   const given = check.options(operation, config, CONFIG)
   const ms = (name: keyof QueueConfig) => check.optional(given[name], value => time(operation, name, value))
@@ -172,6 +172,7 @@ export function configJson(operation: string, config: QueueConfig | undefined): 
   }
 }
 
+/** @internal */
 export function rate(operation: string, name: string, value: Rate): Rate {
   const { count, perMs, burst } = check.options<Rate>(operation, value, ['count', 'perMs', 'burst'])
   const given = {
@@ -217,7 +218,7 @@ function backoff(operation: string, value: QueueBackoff): unknown {
   }
 }
 
-/** The options of a job as JSON; `''` for none of them. */
+/** @internal The options of a job as JSON; `''` for none of them. */
 export function enqueueJson(operation: string, given: EnqueueOptions): string {
   const ms = (name: keyof EnqueueOptions) => check.optional(given[name], value => time(operation, name, value))
   const words = (name: keyof EnqueueOptions) => check.optional(given[name], value => check.text(operation, name, value))
@@ -261,6 +262,7 @@ function headerPairs(operation: string, headers: Headers): [string, string][] | 
   return flat.length === 0 ? undefined : Array.from({ length: flat.length / 2 }, (_, at) => [flat[2 * at]!, flat[2 * at + 1]!])
 }
 
+/** @internal */
 export function scheduleJson(operation: string, name: string, cron: string, options: ScheduleOptions | undefined): string {
   const given = check.options(operation, options, ['zone', 'misfire', 'overlap', 'jitterMs', 'options'])
   const wants = enqueueJson(operation, check.options(operation, given.options, JOB))
@@ -275,7 +277,7 @@ export function scheduleJson(operation: string, name: string, cron: string, opti
   })
 }
 
-/** A durability as the native side takes it: 0 for what the queue says. */
+/** @internal A durability as the native side takes it: 0 for what the queue says. */
 export function durability(operation: string, value: Durability | undefined): number {
   if (value === undefined) return 0
   if (value === 'os') return -1
@@ -288,12 +290,12 @@ export function durability(operation: string, value: Durability | undefined): nu
   return check.number(operation, 'durability.intervalMs', intervalMs, 1, MS_MAX)
 }
 
-/** Milliseconds that the core can tell to be too many. */
+/** @internal Milliseconds that the core can tell to be too many. */
 export function time(operation: string, name: string, value: unknown): number {
   return check.number(operation, name, value, 0, MS_MAX)
 }
 
-/** A lease as the native side takes it: below 0 for none. */
+/** @internal A lease as the native side takes it: below 0 for none. */
 export function leaseMs(operation: string, value: number | undefined): number {
   return value === undefined ? -1 : time(operation, 'leaseMs', value)
 }
@@ -325,7 +327,7 @@ const CONFIG = [
   'uncountedOnCrash',
   'durability',
 ] as const
-/** The names of what every job may want. */
+/** @internal The names of what every job may want. */
 export const JOB = [
   'priority',
   'ttlMs',
@@ -339,7 +341,7 @@ export const JOB = [
   'deadlineMs',
   'resultTtlMs',
 ] as const
-/** The names of all options of `enqueue`. */
+/** @internal The names of all options of `enqueue`. */
 export const ENQUEUE = [...JOB, 'id', 'delayMs', 'runAt'] as const
 const U16_MAX = 2 ** 16 - 1
 const U32_MAX = 2 ** 32 - 1

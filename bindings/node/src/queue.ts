@@ -2,16 +2,15 @@
 
 import * as check from './check.js'
 import { CLIENT_SMALL_BYTES, Enqueuer, flushEnqueues, HOST_SMALL_BYTES, Packer, readReceipts } from './enqueue.js'
-import type { Receipt } from './enqueue.js'
-import { job } from './loop.js'
+import { job, Linger } from './loop.js'
 import { Acks, type Content, Job, readContent, readJobs } from './job.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
 import { configJson, durability, ENQUEUE, enqueueJson, JOB, leaseMs as checkLease, rate as checkRate, scheduleJson } from './queue-options.js'
 import type { EnqueueOptions, JobOptions, QueueConfig, Rate, ScheduleOptions } from './queue-options.js'
-import { type Durability, json, nothing, pending, whenAnswered } from './replies.js'
+import { json, nothing, pending, whenAnswered } from './replies.js'
 import { camelKeys } from './subscription.js'
-import type { Payload, Signal } from './types.js'
+import type { Durability, Payload, Receipt, Signal } from './types.js'
 
 /** Where a job is. `blocked`: only its group's limits, or the job that has its unique key, hold it up. */
 export type JobState =
@@ -171,6 +170,8 @@ export class Queue {
   readonly #id: number
   readonly #isHost: boolean
   readonly #enqueuer: Enqueuer
+  /** @internal In the host answers wait for the disk alone: staying for them is no use. */
+  readonly linger: Linger | undefined
   readonly #check: (operation: string) => void
 
   /** @internal */
@@ -180,8 +181,9 @@ export class Queue {
     this.#isHost = isHost
     this.#check = check
     this.wanted = wanted
-    this.acks = new Acks(wanted)
-    this.#enqueuer = like === undefined ? new Enqueuer(id, isHost) : like.#enqueuer
+    this.linger = like === undefined ? (isHost ? undefined : new Linger()) : like.linger
+    this.acks = new Acks(wanted, this.linger)
+    this.#enqueuer = like === undefined ? new Enqueuer(id, this.linger) : like.#enqueuer
   }
 
   /** @internal The number by which the native side knows it. */
@@ -245,7 +247,7 @@ export class Queue {
       return receipts
     }
     if (end <= (this.#isHost ? HOST_SMALL_BYTES : CLIENT_SMALL_BYTES)) {
-      return whenAnswered(native.enqueueJobs(this.#id, bytes, end, wanted), read)
+      return whenAnswered(native.enqueueJobs(this.#id, bytes, end, wanted), read, this.linger)
     }
     const id = native.startEnqueueJobs(this.#id, bytes, end, wanted)
     await job(id)
@@ -270,7 +272,8 @@ export class Queue {
     this.flush()
     const answer = native.reserve(this.#id, most, lease, timeout, this.wanted, false)
     const read = (answer: QueueAnswer): Job[] => readJobs(this, answer, kept)
-    return typeof answer === 'number' && answer < 0 ? pending(-answer, read, signal) : read(answer)
+    if (typeof answer !== 'number' || answer >= 0) return read(answer)
+    return signal === undefined ? whenAnswered(answer, read, this.linger) : pending(-answer, read, signal)
   }
 
   /**
@@ -481,6 +484,11 @@ export class Queue {
     await this.#ask({ ask: 'configure', config: configJson('queue.configure', config) })
   }
 
+  /** @internal A job that nobody will settle: when the program forgets it, so does the native side. */
+  remember(job: Job): void {
+    forgotten.register(job, job.key, job)
+  }
+
   /** @internal A job is settled: it need not be given up any more when the program forgets it. */
   forget(job: Job): void {
     forgotten.unregister(job)
@@ -497,7 +505,7 @@ export class Queue {
   #whenAsked<T>(asking: Asking, read: (answer: QueueAnswer) => T, wanted = this.wanted): T | Promise<T> {
     this.#check(`queue.${asking.ask}`)
     this.flush()
-    return whenAnswered(native.askQueue(this.#id, JSON.stringify(asking), wanted), read)
+    return whenAnswered(native.askQueue(this.#id, JSON.stringify(asking), wanted), read, this.linger)
   }
 }
 
@@ -526,10 +534,9 @@ function readInfo(raw: RawInfo): JobInfo {
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)) as unknown as JobInfo
 }
 
-/** A job of its own: when the program forgets it, so does the native side. */
 function kept(queue: Queue, block: Buffer, at: number): Job {
   const job = new Job(queue, block, at)
-  forgotten.register(job, job.key, job)
+  queue.remember(job)
   return job
 }
 

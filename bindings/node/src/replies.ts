@@ -1,26 +1,31 @@
 // Answers of queues: most are there when the native side returns, the others are announced.
 
 import { FlowMeshError, nativeError } from './errors.js'
-import { hold, release, scratch, unwatch, watch } from './loop.js'
+import { hold, type Linger, LINGER_US, release, scratch, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
-import type { Signal } from './types.js'
+import type { Reached, Signal } from './types.js'
 
-/** How safe a change is, or is to be, before its promise resolves: `'fsync'` survives a power cut, `'os'` the death of any process. */
-export type Durability = 'os' | 'fsync' | { readonly intervalMs: number }
-
-/** How safe a change is. `'memory'`: the mesh has no directory. */
-export type Reached = Durability | 'memory'
-
-/** What `read` makes of an answer, now or when it is there. `read` is called before anything else uses the scratch memory. */
-export function whenAnswered<T>(answer: QueueAnswer, read: (answer: QueueAnswer) => T): T | Promise<T> {
-  return typeof answer === 'number' && answer < 0 ? pending(-answer, read) : read(answer)
+/**
+ * What `read` makes of an answer, now or when it is there. `read` is called before anything else uses the scratch memory.
+ *
+ * With `linger` the thread may stay a moment for an answer that is the only one under way.
+ */
+export function whenAnswered<T>(answer: QueueAnswer, read: (answer: QueueAnswer) => T, linger?: Linger): T | Promise<T> {
+  if (typeof answer !== 'number' || answer >= 0) return read(answer)
+  if (linger === undefined || underWay > 0 || !linger.wants()) return pending(-answer, read)
+  const late = native.awaitReply(-answer, LINGER_US)
+  const found = typeof late !== 'number' || late >= 0
+  linger.record(found)
+  return found ? read(late) : pending(-answer, read)
 }
 
 /** Waits for the answer `id`; what is aborted is given up, and jobs that came go back. */
 export function pending<T>(id: number, read: (answer: QueueAnswer) => T, signal?: Signal): Promise<T> {
   hold()
+  underWay += 1
   return new Promise((resolve, reject) => {
     const finish = (): void => {
+      underWay -= 1
       unwatch(id)
       release()
       signal?.removeEventListener('abort', abort)
@@ -86,4 +91,6 @@ export function packed(answer: QueueAnswer): [block: Buffer, end: number] {
   return typeof answer === 'number' ? [scratch, answer] : [answer as Buffer, (answer as Buffer).length]
 }
 
+/** Answers that are waited for over the event loop. */
+let underWay = 0
 const ALL_SETTLED: readonly Settled[] = [0, 1, 2, 3].map(code => ({ reached: reachedOf(code, 0), refused: [] }))

@@ -7,13 +7,13 @@ import * as check from './check.js'
 import { flushEnqueues } from './enqueue.js'
 import { FlowMeshError } from './errors.js'
 import { ACK, ackJobs, ACKS_MAX, describe, Job, NACK, readJobs, Reject, REJECT, RELEASE, Snooze, SNOOZE } from './job.js'
-import { hold, release, unwatch, watch } from './loop.js'
+import { hold, Linger, LINGER_US, release, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
 import type { Queue } from './queue.js'
 import { durability, leaseMs } from './queue-options.js'
-import { type Durability, settled, type Settled, whenAnswered } from './replies.js'
-import type { Payload } from './types.js'
+import { settled, type Settled, whenAnswered } from './replies.js'
+import type { Durability, Payload } from './types.js'
 
 /**
  * Works on one job. What it returns or resolves to is kept as the job's result; nothing is none. When it throws or
@@ -84,6 +84,7 @@ export class Worker {
   readonly #onEnd: (worker: Worker) => void
   readonly #running = new Set<Job>()
   #queue: Queue | undefined
+  #linger: Linger | undefined
   #state: 'starting' | 'open' | 'stopping' | 'over' = 'starting'
   #resolveClosed!: (reason: unknown) => void
   #stopping: Promise<boolean> | undefined
@@ -127,6 +128,7 @@ export class Worker {
   #open(queue: Queue): void {
     if (this.#state !== 'starting') return
     this.#queue = queue
+    this.#linger = queue.linger && new Linger()
     this.#state = 'open'
     this.#turn()
   }
@@ -162,8 +164,13 @@ export class Worker {
   #reserve(room: number): void {
     const queue = this.#queue!
     try {
-      const answer = native.reserve(queue.handle, room, this.#leaseMs, -1, this.#durability || queue.wanted, true)
-      if (typeof answer !== 'number' || answer >= 0) return this.#start(answer)
+      let answer = native.reserve(queue.handle, room, this.#leaseMs, -1, this.#durability || queue.wanted, true)
+      // While handlers run there may be something else to do.
+      if (isPending(answer) && this.#running.size === 0 && this.#linger?.wants()) {
+        answer = native.awaitReply(-answer, LINGER_US)
+        this.#linger.record(!isPending(answer))
+      }
+      if (!isPending(answer)) return this.#start(answer)
       this.#reserving = -answer
       watch(this.#reserving, () => this.#take())
     } catch (error) {
@@ -201,7 +208,7 @@ export class Worker {
   #start(answer: QueueAnswer): void {
     const jobs = readJobs(this.#queue!, answer, worked)
     for (const job of jobs) this.#running.add(job)
-    for (const job of jobs) this.#work(job)
+    for (const job of jobs) if (this.#running.has(job)) this.#work(job)
     if (jobs.length === 0 || this.#running.size < this.#concurrency) this.#schedule()
   }
 
@@ -223,7 +230,7 @@ export class Worker {
 
   #finish(job: Job, result: Payload | void): void {
     if (result === undefined && job.state === 'leased') {
-      this.#running.delete(job)
+      if (!this.#running.delete(job)) return
       job.state = 'settling'
       this.#acks.push(job)
       this.#schedule()
@@ -470,13 +477,20 @@ export class Worker {
     if (this.#state === 'over') return
     this.#state = 'over'
     this.#giveUpReserving()
-    for (const job of this.#running) job.abort()
+    for (const job of this.#running) {
+      job.abort()
+      this.#queue!.remember(job)
+    }
     this.#running.clear()
     if (this.#held) release()
     this.#idle?.()
     this.#onEnd(this)
     this.#resolveClosed(reason)
   }
+}
+
+function isPending(answer: QueueAnswer): answer is number {
+  return typeof answer === 'number' && answer < 0
 }
 
 function turn(worker: Worker): void {

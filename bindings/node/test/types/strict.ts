@@ -2,15 +2,31 @@
 import {
   connect,
   connectTcp,
+  type Content,
+  type Durability,
   type ErrorCode,
   FlowMeshError,
+  inspect,
+  type Inspection,
+  type Job,
+  type JobInfo,
+  type Listed,
   type Mesh,
   type Message,
   open,
+  type Queue,
+  type QueueConfig,
+  type QueueStats,
+  type Reached,
+  type Receipt,
+  Reject,
   Reply,
+  type ScheduleInfo,
   type Service,
+  Snooze,
   type Stats,
   type Subscription,
+  type Worker,
 } from 'flowmesh'
 
 export async function use(): Promise<void> {
@@ -70,4 +86,75 @@ export async function use(): Promise<void> {
     // @ts-expect-error: no such code
     console.log(error.code === 'NONE')
   }
+}
+
+export async function useQueues(mesh: Mesh): Promise<void> {
+  const durability: Durability = { intervalMs: 5 }
+  const config: QueueConfig = {
+    leaseMs: 60_000,
+    backoff: { initialMs: 5, factor: 2, maxMs: 50, jitter: false },
+    rate: { count: 5, perMs: 1000 },
+    retention: { done: { ageMs: 1, count: 2 } },
+    durability,
+  }
+  const mail: Queue = await mesh.declareQueue('mail', config)
+  await mail.configure({ ...(await mail.config()), backoff: [1, 2], concurrency: 5 })
+  const names: string[] = await mesh.queues()
+  const receipt: Receipt = await mail.enqueue({ to: 'ann' }, {
+    priority: 1,
+    runAt: new Date(),
+    unique: { key: 'k', scope: { windowMs: 5 }, onConflict: 'keep-last' },
+    headers: { a: 'b' },
+    backoff: 5,
+    durability: 'fsync',
+  })
+  const receipts: Receipt[] = await mail.durable('os').enqueueMany([{ payload: 'x', delayMs: 5 }, { payload: new Uint8Array(1) }])
+  const jobs: Job[] = await mail.reserve({ count: 5, leaseMs: 5000, timeoutMs: 5, signal: AbortSignal.timeout(5) })
+  await using job: Job | undefined = await mail.next({ timeoutMs: 0 })
+  if (job !== undefined) {
+    const value: { to: string } = job.value
+    const content: Content = job
+    const left: number = await job.extend(5000)
+    await job.progress(0.5)
+    await fetch('http://localhost', { signal: job.signal })
+    const reached: Reached = await job.ack({ sent: true })
+    console.log(value, content.text, left, reached, job.attempt, job.group, job.queue.name)
+  }
+  await jobs[0]!.nack(new Error('x'), { delayMs: 5, detail: 'more' })
+  const errors: unknown[] = await mail.ackMany(jobs)
+  const came: 'now' | 'asked' | 'finished' = await mail.cancel(receipt.id, 'why')
+  const count: number = await mail.redriveDead(5)
+  await mail.redriveAt(5, { count: 1, perMs: 1 })
+  await mail.purge('dead')
+  await mail.schedule('report', '@daily', { kind: 'daily' }, { zone: 'Europe/Berlin', misfire: 'skip', options: { priority: 1 } })
+  const schedules: ScheduleInfo[] = await mail.schedules()
+  const stats: QueueStats = await mail.stats()
+  const listed: Listed = await mail.list('ready', { limit: 5, cursor: 'x' })
+  for await (const info of mail.jobs('dead')) {
+    const found: JobInfo = info
+    console.log(found.failures[0]?.detail, found.due?.getTime())
+  }
+  const result: unknown = (await mail.result(receipt.id))?.value
+  console.log(names, receipts, errors, came, count, schedules[0]?.next, stats.jobs.retry_wait, listed.next, result)
+
+  await using worker: Worker = mesh.process('mail', async job => {
+    if (job.attempt > 3) throw new Reject('enough')
+    if (job.isCancelled) throw new Snooze(5)
+    return { ok: true }
+  }, { concurrency: 50, leaseMs: 5000, durability: 'os', onFailed: (job, error) => console.log(job.id, error) })
+  mesh.process(mail, () => {}, { onError: error => console.log(error) }).unref()
+  const finished: boolean = await worker.stop({ timeoutMs: 5 })
+  const { damages }: Inspection = await inspect('dir')
+  console.log(finished, worker.stats().lost, damages[0]?.offset)
+
+  // @ts-expect-error: no such setting
+  await mesh.declareQueue('mail', { lease: 5 })
+  // @ts-expect-error: not one of the policies
+  await mail.enqueue('x', { unique: { key: 'k', onConflict: 'keep_last' } })
+  // @ts-expect-error: a number is no payload
+  await mail.enqueue(5)
+  // @ts-expect-error: no such state
+  await mail.list('asleep')
+  // @ts-expect-error: a handler's result is a payload
+  mesh.process('mail', () => 5)
 }
