@@ -161,8 +161,9 @@ export class Enqueuer {
     const half = waiting.length >>> 1
     const middle = waiting[half - 1]!.end
     const first = this.#enqueue({ ...batch, from, end: middle, waiting: waiting.slice(0, half) })
-    const second = this.#enqueue({ ...batch, from: middle, waiting: waiting.slice(half) })
-    return first === undefined ? second : first.then(() => second)
+    // In this order, whatever is refused of the first half.
+    const rest = (): Promise<void> | undefined => this.#enqueue({ ...batch, from: middle, waiting: waiting.slice(half) })
+    return first === undefined ? rest() : first.then(rest)
   }
 }
 

@@ -7,9 +7,9 @@ import { isTurnOver, type Linger, scratch, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
 import { decode, encode, JSON_TYPE, utf8 } from './payload.js'
 import type { Queue } from './queue.js'
-import { leaseMs as checkLease, time } from './queue-options.js'
+import { durability, leaseMs as checkLease, time } from './queue-options.js'
 import { json, nothing, packed, settled, whenAnswered } from './replies.js'
-import type { Headers, Payload, Reached, Signal } from './types.js'
+import type { Durability, Headers, Payload, Reached, Signal } from './types.js'
 
 /** A job's payload, headers and content type, or what it was acked with. Its bytes are its own. */
 export class Content {
@@ -99,8 +99,14 @@ export class Content {
   }
 }
 
+/** How safe one call is to be. */
+export interface CallSafety {
+  /** Default: as the queue says, or the handle that the job was reserved with. */
+  readonly durability?: Durability
+}
+
 /** Why an attempt failed. */
-export interface NackOptions {
+export interface NackOptions extends CallSafety {
   /** A stack trace or the like; at most 4 KiB is kept. Default: the error's stack. */
   readonly detail?: string
   /** How long until the next attempt. Default: the job's backoff. */
@@ -212,13 +218,13 @@ export class Job extends Content {
    * @throws FlowMeshError `LEASE_LOST`: it is not ours any more, nothing is changed. `TOO_LARGE`: the result is over the
    * queue's `payloadBytesMax`. After any error but `LEASE_LOST` it may be settled again.
    */
-  async ack(result?: Payload): Promise<Reached> {
-    if (result === undefined) {
+  async ack(result?: Payload, options?: CallSafety): Promise<Reached> {
+    if (result === undefined && options === undefined) {
       this.#begin()
       return this.queue.acks.ack(this)
     }
-    const { payload } = encode('job.ack', result)
-    return this.settle(ACK, payload)
+    const payload = result === undefined ? undefined : encode('job.ack', result).payload
+    return this.settle(ACK, payload, undefined, -1, safety('job.ack', options))
   }
 
   /**
@@ -228,9 +234,9 @@ export class Job extends Content {
    * @throws FlowMeshError As `ack`.
    */
   async nack(reason: unknown, options?: NackOptions): Promise<Reached> {
-    const { detail, delayMs } = check.options('job.nack', options, ['detail', 'delayMs'])
+    const { detail, delayMs, durability: wanted } = check.options('job.nack', options, ['detail', 'delayMs', 'durability'])
     const delay = check.optional(delayMs, value => time('job.nack', 'delayMs', value)) ?? -1
-    return this.settle(NACK, ...describe('job.nack', reason, detail), delay)
+    return this.settle(NACK, ...describe('job.nack', reason, detail), delay, durability('job.nack', wanted))
   }
 
   /**
@@ -238,9 +244,9 @@ export class Job extends Content {
    *
    * @throws FlowMeshError As `ack`.
    */
-  async reject(reason: unknown, options?: Pick<NackOptions, 'detail'>): Promise<Reached> {
-    const { detail } = check.options('job.reject', options, ['detail'])
-    return this.settle(REJECT, ...describe('job.reject', reason, detail))
+  async reject(reason: unknown, options?: Omit<NackOptions, 'delayMs'>): Promise<Reached> {
+    const { detail, durability: wanted } = check.options('job.reject', options, ['detail', 'durability'])
+    return this.settle(REJECT, ...describe('job.reject', reason, detail), -1, durability('job.reject', wanted))
   }
 
   /**
@@ -248,8 +254,8 @@ export class Job extends Content {
    *
    * @throws FlowMeshError As `ack`.
    */
-  async release(): Promise<Reached> {
-    return this.settle(RELEASE)
+  async release(options?: CallSafety): Promise<Reached> {
+    return this.settle(RELEASE, undefined, undefined, -1, safety('job.release', options))
   }
 
   /**
@@ -257,8 +263,9 @@ export class Job extends Content {
    *
    * @throws FlowMeshError As `ack`.
    */
-  async snooze(delayMs: number): Promise<Reached> {
-    return this.settle(SNOOZE, undefined, undefined, time('job.snooze', 'delayMs', delayMs))
+  async snooze(delayMs: number, options?: CallSafety): Promise<Reached> {
+    const wanted = safety('job.snooze', options)
+    return this.settle(SNOOZE, undefined, undefined, time('job.snooze', 'delayMs', delayMs), wanted)
   }
 
   /**
@@ -353,6 +360,11 @@ export class Snooze extends Error {
   }
 }
 Object.defineProperty(Snooze.prototype, 'name', { value: 'Snooze', configurable: true, writable: true })
+
+/** @internal The durability of a call as the native side takes it. */
+export function safety(operation: string, options: CallSafety | undefined): number {
+  return durability(operation, check.options(operation, options, ['durability']).durability)
+}
 
 /** @internal The jobs of a reservation. */
 export function readJobs(queue: Queue, answer: QueueAnswer, make: (queue: Queue, block: Buffer, at: number) => Job): Job[] {

@@ -2,8 +2,9 @@
 
 import * as check from './check.js'
 import { CLIENT_SMALL_BYTES, Enqueuer, flushEnqueues, HOST_SMALL_BYTES, Packer, readReceipts } from './enqueue.js'
+import type { FlowMeshError } from './errors.js'
 import { job, Linger } from './loop.js'
-import { Acks, type Content, Job, readContent, readJobs } from './job.js'
+import { Acks, type CallSafety, type Content, Job, readContent, readJobs, safety } from './job.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
 import { configJson, durability, ENQUEUE, enqueueJson, JOB, leaseMs as checkLease, rate as checkRate, scheduleJson } from './queue-options.js'
@@ -23,12 +24,6 @@ export type JobState =
   | 'dead'
   | 'cancelled'
   | 'expired'
-
-/** How safe one call is to be. */
-export interface CallSafety {
-  /** Default: as the queue says. */
-  readonly durability?: Durability
-}
 
 /** One job of `enqueueMany`. */
 export type NewJob = EnqueueOptions & { readonly payload: Payload }
@@ -287,16 +282,16 @@ export class Queue {
   }
 
   /**
-   * Acks jobs in one write; what each of them gives: `undefined`, or the error.
+   * Acks jobs in one write, a thousand at once; what each of them gives: `undefined`, or the error.
    *
-   * @throws FlowMeshError `INVALID_ARGUMENT`: one is no job. Errors that are about all of them.
+   * @throws FlowMeshError `INVALID_ARGUMENT`: one is no job.
    */
-  async ackMany(jobs: readonly Job[]): Promise<(unknown | undefined)[]> {
+  async ackMany(jobs: readonly Job[]): Promise<(FlowMeshError | undefined)[]> {
     if (!Array.isArray(jobs) || !jobs.every(job => job instanceof Job)) {
       throw check.invalid('queue.ack', 'jobs', jobs, 'must be an array of jobs')
     }
     const acked = await Promise.allSettled((jobs as readonly Job[]).map(job => job.ack()))
-    return acked.map(one => (one.status === 'fulfilled' ? undefined : one.reason))
+    return acked.map(one => (one.status === 'fulfilled' ? undefined : (one.reason as FlowMeshError)))
   }
 
   /**
@@ -384,9 +379,9 @@ export class Queue {
       ? { ...given, options: { ...check.options(operation, given.options, JOB), contentType: encoded.contentType } }
       : given
     const schedule = scheduleJson(operation, name, cron, wants)
-    const safety = this.#safety(operation, wanted === undefined ? undefined : { durability: wanted })
+    const level = durability(operation, wanted) || this.wanted
     this.#check(operation)
-    await whenAnswered(native.schedule(this.#id, schedule, encoded.payload, safety), nothing)
+    await whenAnswered(native.schedule(this.#id, schedule, encoded.payload, level), nothing)
   }
 
   /**
@@ -495,7 +490,7 @@ export class Queue {
   }
 
   #safety(operation: string, options: CallSafety | undefined): number {
-    return durability(operation, check.options(operation, options, ['durability']).durability) || this.wanted
+    return safety(operation, options) || this.wanted
   }
 
   async #ask<T>(asking: Asking, wanted = this.wanted): Promise<T> {

@@ -49,7 +49,7 @@ export interface StopOptions {
 export interface WorkerStats {
   /** Jobs being worked on. */
   readonly running: number
-  /** Jobs acked, by the handler itself too. */
+  /** Jobs acked. What handlers settle themselves is not counted. */
   readonly done: number
   /** Attempts that failed. */
   readonly failed: number
@@ -288,7 +288,7 @@ export class Worker {
   }
 
   #success(job: Job, result: Payload | void): void {
-    if (job.state !== 'leased') return void this.#done++
+    if (job.state !== 'leased') return
     if (job.isCancelled) return this.#giveBack(job)
     let payload
     try {
@@ -408,8 +408,10 @@ export class Worker {
       if (job.state === 'leased') this.#giveBack(job)
       job.abort()
     }
-    if (this.#acks.length > 0 && this.#isStopping()) this.#ack()
-    while (this.#unanswered > 0 && this.#isStopping()) await this.#whenIdle(undefined)
+    while (this.#isStopping() && (this.#acks.length > 0 || this.#unanswered > 0)) {
+      if (this.#acks.length > 0) this.#ack()
+      else await this.#whenIdle(undefined)
+    }
     this.#over(undefined)
     return inTime
   }

@@ -243,6 +243,9 @@ everywhere('durability is told, and can be asked for', async mesh => {
   assert.ok(interval.durability === 'fsync' || interval.durability.intervalMs === 5)
   const jobs = await queue.durable('fsync').reserve({ count: 3 })
   assert.deepEqual(await Promise.all(jobs.map(job => job.ack())), ['fsync', 'fsync', 'fsync'])
+  await queue.enqueueMany([{ payload: 'd' }, { payload: 'e' }], { durability: 'fsync' })
+  const [d, e] = await queue.reserve({ count: 2 })
+  assert.deepEqual([await d.ack(undefined, { durability: 'fsync' }), await e.nack('x', { durability: 'fsync' })], ['fsync', 'fsync'])
 })
 
 everywhere('jobs are listed, in parts and one after the other', async mesh => {

@@ -117,11 +117,11 @@ export async function useQueues(mesh: Mesh): Promise<void> {
     const left: number = await job.extend(5000)
     await job.progress(0.5)
     await fetch('http://localhost', { signal: job.signal })
-    const reached: Reached = await job.ack({ sent: true })
+    const reached: Reached = await job.ack({ sent: true }, { durability: 'fsync' })
     console.log(value, content.text, left, reached, job.attempt, job.group, job.queue.name)
   }
   await jobs[0]!.nack(new Error('x'), { delayMs: 5, detail: 'more' })
-  const errors: unknown[] = await mail.ackMany(jobs)
+  const errors: (FlowMeshError | undefined)[] = await mail.ackMany(jobs)
   const came: 'now' | 'asked' | 'finished' = await mail.cancel(receipt.id, 'why')
   const count: number = await mail.redriveDead(5)
   await mail.redriveAt(5, { count: 1, perMs: 1 })
