@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 
@@ -164,6 +165,19 @@ pub(crate) fn argument<T: FromStr>(args: &[String], index: usize) -> Result<T> {
         .ok_or_else(|| format!("argument {index} is missing or malformed").into())
 }
 
+/// An empty directory for this round, on the disk that fsync is measured on; it goes with the round.
+pub(crate) fn directory() -> Result<PathBuf> {
+    let directory = std::env::var_os(DIRECTORY).map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = directory.join(format!("{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// Whether one round with a tenth of the work is to do.
+pub(crate) fn is_quick() -> bool {
+    std::env::var_os(QUICK).is_some()
+}
+
 /// Has the kernel kill the spawned process when this thread is gone.
 pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure runs between fork and exec and makes one async-signal-safe system call.
@@ -176,6 +190,9 @@ pub(crate) fn die_with_parent(command: &mut Command) {
 }
 
 const READY: &str = "ready";
+/// Told to every process of a round: its directory, and whether it is to be quick.
+pub(crate) const DIRECTORY: &str = "FLOWMESH_COMPARE_DIRECTORY";
+pub(crate) const QUICK: &str = "FLOWMESH_COMPARE_QUICK";
 
 #[cfg(test)]
 mod tests {

@@ -3,42 +3,57 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::contender::{Contender, Figure, Interpreter, Result, Run, die_with_parent};
+use crate::contender::{DIRECTORY, QUICK};
+use crate::lines::TABLES;
 use crate::pin;
-use crate::table::{self, LINES, Outcome};
+use crate::table::{self, Outcome, Table};
 
 pub(crate) struct Options {
-    rounds: usize,
+    table: &'static Table,
+    rounds: Option<usize>,
     groups: Vec<String>,
     check: bool,
     pin: bool,
+    quick: bool,
 }
 
 impl Options {
     pub(crate) fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self { rounds: 7, groups: groups(), check: false, pin: true };
-        let mut args = args.iter();
+        let named = args.first().and_then(|first| TABLES.iter().find(|table| table.name == first));
+        let table = named.unwrap_or(&TABLES[0]);
+        let mut options =
+            Self { table, rounds: None, groups: groups(table), check: false, pin: true, quick: false };
+        let mut args = args.iter().skip(usize::from(named.is_some()));
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
             match arg.as_str() {
-                "--rounds" => options.rounds = value()?.parse()?,
+                "--rounds" => options.rounds = Some(value()?.parse()?),
                 "--only" => options.groups = value()?.split(',').map(str::to_owned).collect(),
                 "--check" => options.check = true,
                 "--no-pin" => options.pin = false,
+                "--quick" => options.quick = true,
                 other => return Err(format!("{other} is not an option; see --help").into()),
             }
         }
-        if options.rounds == 0 {
+        if options.rounds == Some(0) {
             return Err("at least one round; five or more for figures that mean something".into());
         }
-        if let Some(unknown) = options.groups.iter().find(|group| !groups().contains(group)) {
-            return Err(format!("no group is called {unknown}; there are {}", groups().join(" ")).into());
+        if let Some(unknown) = options.groups.iter().find(|group| !groups(table).contains(group)) {
+            return Err(format!("no group is called {unknown}; there are {}", groups(table).join(" ")).into());
         }
         Ok(options)
+    }
+
+    fn rounds(&self, group: &str) -> usize {
+        let few = self.table.few_rounds.iter().find(|(few, _)| *few == group);
+        let most = few.map_or(usize::MAX, |(_, rounds)| *rounds);
+        self.rounds.unwrap_or(if self.quick { 1 } else { self.table.rounds }).min(most)
     }
 }
 
@@ -50,26 +65,29 @@ pub(crate) fn compare(contenders: &[Contender], options: &Options) -> Result<boo
     for group in &options.groups {
         eprintln!("{group} …");
         // Kept by group: a peer that two groups share is compared with what ran beside it.
-        for (name, outcome) in measure(contenders_of(group, contenders), options) {
+        let measured =
+            measure(contenders_of(options.table, group, contenders), options.rounds(group), options);
+        for (name, outcome) in measured {
             outcomes.insert((group.as_str(), name), outcome);
         }
     }
-    println!(
-        "p50 / p99; rates: median round (slowest); {} interleaved rounds, load now {}\n",
-        options.rounds,
-        load()
-    );
-    let all_hold = table::print(&options.groups, &outcomes)?;
+    let legend = "p50 / p99; rates: median round (slowest)";
+    println!("{legend}; {} interleaved rounds, load now {}\n", options.rounds(""), load());
+    let all_hold = table::print(options.table, &options.groups, &outcomes)?;
     println!("\n{:.0} s", started.elapsed().as_secs_f64());
     Ok(all_hold || !options.check)
 }
 
-fn measure(mut contenders: Vec<(Contender, bool)>, options: &Options) -> Vec<(&'static str, Outcome)> {
+fn measure(
+    mut contenders: Vec<(Contender, bool)>,
+    rounds: usize,
+    options: &Options,
+) -> Vec<(&'static str, Outcome)> {
     let mut figures: BTreeMap<&str, Vec<Figure>> = BTreeMap::new();
     let mut outcomes = Vec::new();
-    for _ in 0..options.rounds {
+    for _ in 0..rounds {
         // One that failed is reported and left out of the rounds that remain.
-        contenders.retain(|(contender, _)| match round(contender, options.pin) {
+        contenders.retain(|(contender, _)| match round(contender, options) {
             Ok(figure) => {
                 figures.entry(contender.name).or_default().push(figure);
                 true
@@ -90,13 +108,18 @@ fn measure(mut contenders: Vec<(Contender, bool)>, options: &Options) -> Vec<(&'
     outcomes
 }
 
-/// One round in processes of its own, killed as a group when it takes too long.
-fn round(contender: &Contender, pin: bool) -> Result<Figure> {
+/// One round in processes and a directory of its own, killed as a group when it takes too long.
+fn round(contender: &Contender, options: &Options) -> Result<Figure> {
+    let directory = Directory::new()?;
     let mut command = command(contender)?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-    if !pin {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).env(DIRECTORY, &directory.0);
+    if !options.pin {
         command.env(pin::NO_PIN, "1");
     }
+    if options.quick {
+        command.env(QUICK, "1");
+    }
+    let limit = options.table.round_limit;
     die_with_parent(&mut command);
     let mut process = command.spawn().map_err(|error| format!("could not be started: {error}"))?;
     let mut stdout = process.stdout.take().expect("stdout was piped");
@@ -106,18 +129,36 @@ fn round(contender: &Contender, pin: bool) -> Result<Figure> {
         let _ = stdout.read_to_string(&mut text);
         let _ = sender.send(text);
     });
-    let output = output.recv_timeout(ROUND_LIMIT);
+    let output = output.recv_timeout(limit);
     if output.is_err() {
         // SAFETY: the group was made for this process, which has not been waited for, so its id is ours.
         unsafe { libc::kill(-(process.id() as i32), libc::SIGKILL) };
     }
     let status = process.wait()?;
-    let output = output.map_err(|_| format!("still running after {} s, killed", ROUND_LIMIT.as_secs()))?;
+    let output = output.map_err(|_| format!("still running after {} s, killed", limit.as_secs()))?;
     if !status.success() {
         return Err(format!("left with {status}").into());
     }
     let line = output.lines().find(|line| line.starts_with("figure ")).ok_or("printed no figure")?;
     line.parse()
+}
+
+/// Beside this program, not among temporary files: those may lie in memory, and what is to be flushed must not.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let directory = program.with_file_name(format!("data-{}", std::process::id()));
+        std::fs::create_dir_all(&directory)?;
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn command(contender: &Contender) -> Result<Command> {
@@ -140,9 +181,9 @@ fn command(contender: &Contender) -> Result<Command> {
 }
 
 /// The contenders that lines of `group` name, each once, with whether its figure is a rate.
-fn contenders_of(group: &str, contenders: &[Contender]) -> Vec<(Contender, bool)> {
+fn contenders_of(table: &Table, group: &str, contenders: &[Contender]) -> Vec<(Contender, bool)> {
     let mut found: Vec<(Contender, bool)> = Vec::new();
-    for line in LINES.iter().filter(|line| line.group == group) {
+    for line in table.lines.iter().filter(|line| line.group == group) {
         for name in line.contenders() {
             if found.iter().any(|(contender, _)| contender.name == name) {
                 continue;
@@ -155,8 +196,8 @@ fn contenders_of(group: &str, contenders: &[Contender]) -> Vec<(Contender, bool)
     found
 }
 
-fn groups() -> Vec<String> {
-    let mut groups: Vec<String> = LINES.iter().map(|line| line.group.to_owned()).collect();
+fn groups(table: &Table) -> Vec<String> {
+    let mut groups: Vec<String> = table.lines.iter().map(|line| line.group.to_owned()).collect();
     groups.dedup();
     groups
 }
@@ -185,9 +226,6 @@ fn load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     load.split_whitespace().next().unwrap_or("?").to_owned()
 }
-
-/// Far above what any round takes.
-const ROUND_LIMIT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

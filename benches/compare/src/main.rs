@@ -11,6 +11,7 @@
 
 mod contender;
 mod driver;
+mod lines;
 mod ours;
 mod payload;
 mod peers;
@@ -71,11 +72,12 @@ fn contenders() -> Vec<Contender> {
 }
 
 const HELP: &str = "\
-flowmesh-compare [--rounds N] [--only GROUP,…] [--no-pin] [--check]
+flowmesh-compare [ipc] [--rounds N] [--only GROUP,…] [--no-pin] [--check] [--quick]
 flowmesh-compare round CONTENDER      one round, by hand
 
   --rounds N    rounds of every contender, interleaved; medians are printed (default 7, at least 5)
   --only        groups of lines to run: rpc-block rpc-spin event rate bulk fanout match python node idle
+  --quick       one round of everything, of what takes long a tenth: to see that it works
   --no-pin      leave the two sides of latency measurements where the scheduler puts them
   --check       exit 1 when a line falls short or could not be measured
 
@@ -89,7 +91,7 @@ mod tests {
     #[test]
     fn every_line_names_contenders_that_exist() {
         let known: Vec<_> = contenders().iter().map(|contender| contender.name).collect();
-        for line in table::LINES {
+        for line in lines::TABLES.iter().flat_map(|table| table.lines) {
             for name in line.contenders() {
                 assert!(known.contains(&name), "{name} in {:?}", line.title);
             }

@@ -1,15 +1,41 @@
-//! The lines of the speed table and how they are printed.
+//! What a table is made of and how it is printed; `lines` has the lines.
 //!
 //! A line compares one of our figures with a peer's or limit's of the same run, or with a fixed reach.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::contender::{Figure, Result};
+
+/// One command's table. Groups are measured one after the other; within a group rounds are interleaved.
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    pub(crate) lines: &'static [Line],
+    pub(crate) columns: Columns,
+    /// Rounds of every contender unless told otherwise, and groups whose rounds are long and so fewer.
+    pub(crate) rounds: usize,
+    pub(crate) few_rounds: &'static [(&'static str, usize)],
+    /// Far above what any round takes.
+    pub(crate) round_limit: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Columns {
+    /// One figure of ours.
+    Plain,
+    /// Where it was measured, and a figure by [`DURABILITIES`].
+    ByDurability,
+}
+
+/// How safe a change is when its caller hears of it: in memory alone, handed to the kernel, on the disk.
+pub(crate) const DURABILITIES: [&str; 3] = ["none", "os", "fsync"];
 
 /// One line: our figure, what it is held against, and how far it must reach.
 pub(crate) struct Line {
     pub(crate) group: &'static str,
     pub(crate) title: &'static str,
+    /// Whether the caller is in the host's process or in a client's, where that is told.
+    pub(crate) place: &'static str,
     pub(crate) unit: Unit,
     pub(crate) ours: Ours,
     pub(crate) against: Option<&'static str>,
@@ -19,6 +45,11 @@ pub(crate) struct Line {
 #[derive(Clone, Copy)]
 pub(crate) enum Ours {
     Of(&'static str),
+    /// One of each of [`DURABILITIES`]; the one at `held` is compared.
+    By {
+        figures: [Option<&'static str>; 3],
+        held: usize,
+    },
     /// What one more step costs: the rise between two contenders divided by the steps between them.
     PerStep {
         low: &'static str,
@@ -49,6 +80,8 @@ pub(crate) enum Unit {
     BytesPerSecond,
     Bytes,
     Percent,
+    BytesEach,
+    Seconds,
 }
 
 /// What the rounds of one contender came to.
@@ -67,21 +100,44 @@ impl Line {
     pub(crate) fn contenders(&self) -> Vec<&'static str> {
         let ours = match self.ours {
             Ours::Of(name) => vec![name],
+            Ours::By { figures, .. } => figures.into_iter().flatten().collect(),
             Ours::PerStep { low, high, .. } => vec![low, high],
         };
         ours.into_iter().chain(self.against).collect()
     }
 
     fn ours(&self, outcomes: &Outcomes) -> Option<Figure> {
-        let figure = |name| match outcomes.get(&(self.group, name)) {
-            Some(Outcome::Measured(figure)) => Some(*figure),
-            _ => None,
-        };
+        let figure = |name| self.figure(name, outcomes);
         match self.ours {
             Ours::Of(name) => figure(name),
+            Ours::By { figures, held } => figure(figures[held]?),
             Ours::PerStep { low, high, steps } => {
                 let (low, high) = (figure(low)?, figure(high)?);
                 Some(Figure { value: (high.value - low.value) / steps, tail: (high.tail - low.tail) / steps })
+            }
+        }
+    }
+
+    fn figure(&self, name: &'static str, outcomes: &Outcomes) -> Option<Figure> {
+        match outcomes.get(&(self.group, name)) {
+            Some(Outcome::Measured(figure)) => Some(*figure),
+            _ => None,
+        }
+    }
+
+    /// The cells that show our side, and where it was measured.
+    fn cells(&self, columns: Columns, outcomes: &Outcomes) -> Vec<String> {
+        let show =
+            |figure: Option<Figure>| figure.map_or("-".to_owned(), |figure| self.unit.show_both(figure));
+        match (columns, self.ours) {
+            (Columns::Plain, _) => vec![show(self.ours(outcomes))],
+            (Columns::ByDurability, Ours::By { figures, .. }) => {
+                let cell =
+                    |name: Option<_>| name.map_or(String::new(), |name| show(self.figure(name, outcomes)));
+                [self.place.to_owned()].into_iter().chain(figures.map(cell)).collect()
+            }
+            (Columns::ByDurability, _) => {
+                vec![self.place.to_owned(), String::new(), show(self.ours(outcomes)), String::new()]
             }
         }
     }
@@ -103,14 +159,20 @@ impl Line {
     }
 
     fn reach_text(&self) -> String {
-        match self.reach {
+        // Only where there is more than one figure must be said which one is meant.
+        let which = match self.ours {
+            Ours::By { figures, held } if figures.iter().flatten().count() > 1 => DURABILITIES[held],
+            _ => "",
+        };
+        let reach = match self.reach {
             Reach::AtMost(ratio) => format!("≤ {ratio} ×"),
             Reach::Below(ratio) => format!("< {ratio} ×"),
             Reach::AtLeast(ratio) => format!("≥ {ratio} ×"),
             Reach::Floor(value) => format!("≥ {}", self.unit.show(value)),
             Reach::Ceiling(value) => format!("≤ {}", self.unit.show(value)),
-            Reach::Shown => String::new(),
-        }
+            Reach::Shown => return String::new(),
+        };
+        format!("{which} {reach}").trim_start().to_owned()
     }
 }
 
@@ -128,11 +190,15 @@ impl Unit {
             Self::Nanoseconds | Self::FanOut if value.abs() < 1_000.0 => format!("{value:.0} ns"),
             Self::Nanoseconds | Self::FanOut if value.abs() < 1_000_000.0 => format!("{:.2} µs", value / 1e3),
             Self::Nanoseconds | Self::FanOut => format!("{:.2} ms", value / 1e6),
+            Self::PerSecond if value < 1e3 => format!("{value:.0} /s"),
+            Self::PerSecond if value < 1e4 => format!("{:.1} k/s", value / 1e3),
             Self::PerSecond if value < 1e6 => format!("{:.0} k/s", value / 1e3),
             Self::PerSecond => format!("{:.2} M/s", value / 1e6),
             Self::BytesPerSecond => format!("{:.2} GB/s", value / 1e9),
             Self::Bytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
             Self::Percent => format!("{value:.1} %"),
+            Self::BytesEach => format!("{value:.0} B"),
+            Self::Seconds => format!("{value:.2} s"),
         }
     }
 
@@ -144,7 +210,7 @@ impl Unit {
             Self::PerSecond | Self::BytesPerSecond => {
                 format!("{} (low {})", self.show(figure.value), self.show(figure.tail))
             }
-            Self::Bytes | Self::Percent => self.show(figure.value),
+            Self::Bytes | Self::Percent | Self::BytesEach | Self::Seconds => self.show(figure.value),
         }
     }
 
@@ -155,10 +221,15 @@ impl Unit {
 }
 
 /// Prints the lines of `groups`, then what could not be measured and why. Returns whether all hold.
-pub(crate) fn print(groups: &[String], outcomes: &Outcomes) -> Result<bool> {
-    let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
+pub(crate) fn print(table: &Table, groups: &[String], outcomes: &Outcomes) -> Result<bool> {
+    let ours: &[&str] = match table.columns {
+        Columns::Plain => &["FlowMesh"],
+        Columns::ByDurability => &["where", "FlowMesh, none", "os", "fsync"],
+    };
+    let headings = [&["line"], ours, &["peer or limit", "ratio", "reach", "verdict"]].concat();
+    let mut rows = vec![headings.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     let mut all_hold = true;
-    for line in LINES.iter().filter(|line| groups.iter().any(|group| group == line.group)) {
+    for line in table.lines.iter().filter(|line| groups.iter().any(|group| group == line.group)) {
         let ours = line.ours(outcomes);
         let (theirs_text, theirs) = match line.against {
             None => (String::new(), None),
@@ -172,9 +243,9 @@ pub(crate) fn print(groups: &[String], outcomes: &Outcomes) -> Result<bool> {
         let ratio = ours.zip(theirs).map(|(ours, theirs)| ours.value / theirs);
         let verdict = line.verdict(ours.map(|ours| ours.value), ratio);
         all_hold &= !matches!(verdict, Verdict::Short | Verdict::Missing);
-        rows.push(vec![
-            line.title.to_owned(),
-            ours.map_or_else(|| "-".to_owned(), |ours| line.unit.show_both(ours)),
+        let mut row = vec![line.title.to_owned()];
+        row.extend(line.cells(table.columns, outcomes));
+        row.extend([
             theirs_text,
             ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}")),
             line.reach_text(),
@@ -186,6 +257,7 @@ pub(crate) fn print(groups: &[String], outcomes: &Outcomes) -> Result<bool> {
             }
             .to_owned(),
         ]);
+        rows.push(row);
     }
     print_aligned(&rows);
     for ((_, name), outcome) in outcomes {
@@ -209,159 +281,3 @@ fn print_aligned(rows: &[Vec<String>]) {
         }
     }
 }
-
-const HEADINGS: [&str; 6] = ["line", "FlowMesh", "peer or limit", "ratio", "reach", "verdict"];
-
-/// The whole table. Groups are measured one after the other; within a group rounds are interleaved.
-pub(crate) const LINES: &[Line] = {
-    use Ours::{Of, PerStep};
-    use Reach::{AtLeast, AtMost, Below, Ceiling, Floor, Shown};
-    use Unit::{Bytes, BytesPerSecond, FanOut, Nanoseconds, PerSecond, Percent};
-
-    const fn line(
-        group: &'static str,
-        title: &'static str,
-        unit: Unit,
-        ours: Ours,
-        against: Option<&'static str>,
-        reach: Reach,
-    ) -> Line {
-        Line { group, title, unit, ours, against, reach }
-    }
-
-    &[
-        line(
-            "rpc-block",
-            "RPC round trip 64 B, spinning off",
-            Nanoseconds,
-            Of("ours.rpc.block"),
-            Some("raw.futex"),
-            AtMost(1.3),
-        ),
-        line("rpc-block", "  beside a Unix socket", Nanoseconds, Of("ours.rpc.block"), Some("uds"), Shown),
-        line(
-            "rpc-spin",
-            "RPC round trip 64 B, default, back to back",
-            Nanoseconds,
-            Of("ours.rpc"),
-            Some("raw.spin"),
-            AtMost(2.5),
-        ),
-        line(
-            "rpc-spin",
-            "  beside request-response",
-            Nanoseconds,
-            Of("ours.rpc"),
-            Some("iceoryx2.rpc"),
-            Below(1.0),
-        ),
-        line(
-            "rpc-spin",
-            "  beside its own benchmark's shape",
-            Nanoseconds,
-            Of("ours.rpc"),
-            Some("iceoryx2.requests"),
-            Shown,
-        ),
-        line("rpc-spin", "  beside a Unix socket", Nanoseconds, Of("ours.rpc"), Some("uds"), AtMost(0.125)),
-        line(
-            "event",
-            "event one way, blocking, host→client",
-            Nanoseconds,
-            Of("ours.event"),
-            Some("iceoryx2.event"),
-            AtMost(0.75),
-        ),
-        line("rate", "events 64 B, batched", PerSecond, Of("ours.rate.batched"), None, Floor(10e6)),
-        line("rate", "  beside shmipc", PerSecond, Of("ours.rate.batched"), Some("shmipc"), AtLeast(5.0)),
-        line("rate", "  beside ZeroMQ", PerSecond, Of("ours.rate.batched"), Some("zeromq"), AtLeast(5.0)),
-        line(
-            "rate",
-            "  beside shmipc, 32 to a flush",
-            PerSecond,
-            Of("ours.rate.batched"),
-            Some("shmipc.batched"),
-            Shown,
-        ),
-        line("rate", "events 64 B, singly", PerSecond, Of("ours.rate.single"), None, Floor(3e6)),
-        line("rate", "  beside shmipc", PerSecond, Of("ours.rate.single"), Some("shmipc"), Shown),
-        line("rate", "  beside ZeroMQ", PerSecond, Of("ours.rate.single"), Some("zeromq"), Shown),
-        line("bulk", "1 MiB messages", BytesPerSecond, Of("ours.bulk"), Some("uds.bulk"), AtLeast(1.5)),
-        line(
-            "fanout",
-            "fan-out to 1, publishing one event",
-            FanOut,
-            Of("ours.fanout.1"),
-            Some("zeromq.fanout.1"),
-            Shown,
-        ),
-        line("fanout", "fan-out to 8", FanOut, Of("ours.fanout.8"), Some("zeromq.fanout.8"), Shown),
-        line("fanout", "fan-out to 32", FanOut, Of("ours.fanout.32"), Some("zeromq.fanout.32"), Shown),
-        line(
-            "fanout",
-            "  one more subscriber costs",
-            FanOut,
-            PerStep { low: "ours.fanout.1", high: "ours.fanout.32", steps: 31.0 },
-            None,
-            Shown,
-        ),
-        line("match", "match against 100,000 patterns", PerSecond, Of("ours.match.100000"), None, Floor(1e6)),
-        line(
-            "match",
-            "  beside 1,000, the others match nothing",
-            PerSecond,
-            Of("ours.match.100000"),
-            Some("ours.match.1000"),
-            AtLeast(0.8),
-        ),
-        line(
-            "match",
-            "  any of the 100,000 may match",
-            PerSecond,
-            Of("ours.match.100000.any"),
-            Some("ours.match.1000"),
-            Shown,
-        ),
-        line(
-            "python",
-            "Python RPC round trip 64 B",
-            Nanoseconds,
-            Of("ours.python.rpc"),
-            Some("python.pipe"),
-            AtMost(0.6),
-        ),
-        line(
-            "python",
-            "Python events one way",
-            PerSecond,
-            Of("ours.python.rate"),
-            Some("python.pyzmq"),
-            AtLeast(3.0),
-        ),
-        line(
-            "node",
-            "Node RPC round trip 64 B",
-            Nanoseconds,
-            Of("ours.node.rpc"),
-            Some("node.fork.rpc"),
-            AtMost(0.8),
-        ),
-        line(
-            "node",
-            "Node events one way",
-            PerSecond,
-            Of("ours.node.rate"),
-            Some("node.fork.rate"),
-            AtLeast(5.0),
-        ),
-        line("idle", "idle host with 50 sessions, CPU", Percent, Of("ours.idle.cpu"), None, Ceiling(0.0)),
-        line(
-            "idle",
-            "  memory beside mapped rings",
-            Bytes,
-            Of("ours.idle.rss"),
-            None,
-            Ceiling(10.0 * 1024.0 * 1024.0),
-        ),
-    ]
-};
