@@ -435,6 +435,9 @@ impl Opening<'_> {
         for Candidate { file, name, .. } in &self.files[survey.start..=survey.stop] {
             uninterrupted(|| file.sync()).map_err(|error| failed(error, name))?;
         }
+        // Read whole, the file lies in the cache in large pieces, and the kernel goes through all of a piece for each
+        // small write into it.
+        stop.file.distrust_cache();
         Ok(end)
     }
 
