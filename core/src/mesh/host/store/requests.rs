@@ -243,6 +243,12 @@ impl Host {
 
     /// Answers a call.
     pub(super) fn reply(&self, to: &ReplyTo, answered: Result<Answered>) {
+        self.prepare_reply(to, answered);
+        self.settle();
+    }
+
+    /// Answers a call once the host settles: of several answers the first does not wake who gets the others, too.
+    pub(super) fn prepare_reply(&self, to: &ReplyTo, answered: Result<Answered>) {
         let mut jobs = None;
         let answered = answered.and_then(|answered| {
             let inside = matches!(&answered.reply, QueueReply::Jobs(jobs) if !jobs.is_empty());
@@ -269,7 +275,6 @@ impl Host {
                     Err(error) => self.queue(&mut state, session, &failure(to.call, &error)),
                 }
                 drop(state);
-                self.settle();
                 true
             }
         };

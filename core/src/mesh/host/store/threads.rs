@@ -71,8 +71,9 @@ impl Host {
                 Ok(reached) => Ok(Answered { reply, reached: Some(*reached) }),
                 Err(error) => Err(error.duplicate()),
             };
-            self.reply(&to, answered);
+            self.prepare_reply(&to, answered);
         }
+        self.settle();
     }
 
     fn do_chore(&self, opened: &Arc<Opened>, mut chore: Chore) {
