@@ -83,16 +83,21 @@ const EARLY_MAX: usize = 1024;
 const EXTEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Jobs {
-    pub(super) fn begin(&self, nonce: u64, lease: Duration) -> Arc<Held> {
-        let until = Mutex::new(Instant::now() + lease);
-        let held = Arc::new(Held { cancelled: CancelFlag::default(), until });
+    /// Jobs that were just handed out, by nonce and lease.
+    pub(super) fn begin(&self, jobs: impl IntoIterator<Item = (u64, Duration)>) -> Vec<Arc<Held>> {
+        let now = Instant::now();
         let mut inner = self.inner.lock();
-        if let Some(at) = inner.early.iter().position(|early| *early == nonce) {
-            inner.early.remove(at);
-            held.cancelled.cancel();
-        }
-        inner.running.insert(nonce, Running { held: Arc::clone(&held), kept: None });
-        held
+        let inner = &mut *inner;
+        let begin = |(nonce, lease)| {
+            let held = Arc::new(Held { cancelled: CancelFlag::default(), until: Mutex::new(now + lease) });
+            if let Some(at) = inner.early.iter().position(|early| *early == nonce) {
+                inner.early.remove(at);
+                held.cancelled.cancel();
+            }
+            inner.running.insert(nonce, Running { held: Arc::clone(&held), kept: None });
+            held
+        };
+        jobs.into_iter().map(begin).collect()
     }
 
     pub(super) fn end(&self, nonce: u64) {

@@ -101,7 +101,7 @@ impl Queue {
     /// - [`Timeout`](ErrorKind::Timeout), [`Disconnected`](ErrorKind::Disconnected), [`Closed`](ErrorKind::Closed),
     ///   [`Forked`](ErrorKind::Forked).
     pub fn enqueue(&self, payload: &[u8], options: &EnqueueOptions) -> Result<Receipt> {
-        let all = self.enqueue_many(&[NewJobRequest::new(payload, options)], &mut Wait::forever())?;
+        let all = self.enqueue_all(vec![NewJobRequest::new(payload, options)], &mut Wait::forever())?;
         all.into_iter().next().ok_or_else(|| unexpected("queue.enqueue"))
     }
 
@@ -110,7 +110,11 @@ impl Queue {
     /// # Errors
     /// Those of [`enqueue`](Self::enqueue); [`Interrupted`](ErrorKind::Interrupted).
     pub fn enqueue_many(&self, jobs: &[NewJobRequest<'_>], wait: &mut Wait<'_>) -> Result<Vec<Receipt>> {
-        let request = QueueRequest::Enqueue { queue: self.id, jobs: jobs.to_vec() };
+        self.enqueue_all(jobs.to_vec(), wait)
+    }
+
+    fn enqueue_all(&self, jobs: Vec<NewJobRequest<'_>>, wait: &mut Wait<'_>) -> Result<Vec<Receipt>> {
+        let request = QueueRequest::Enqueue { queue: self.id, jobs };
         let Answered { reply, reached } = self.request(request, wait)?;
         let QueueReply::Enqueued(all) = reply else { return Err(unexpected("queue.enqueue")) };
         let durability = reached.unwrap_or(Durability::Os);
@@ -161,7 +165,8 @@ impl Queue {
     /// [`Protocol`](ErrorKind::Protocol): it is another answer.
     pub fn jobs(&self, answered: Answered) -> Result<Vec<Job>> {
         let QueueReply::Jobs(jobs) = answered.reply else { return Err(unexpected("queue.reserve")) };
-        Ok(jobs.into_iter().map(|job| Job::new(self.clone(), job)).collect())
+        let held = self.backend.jobs().begin(jobs.iter().map(|job| (job.token.nonce, job.lease)));
+        Ok(jobs.into_iter().zip(held).map(|(job, held)| Job::new(self.clone(), job, held)).collect())
     }
 
     /// Asks for anything and waits for the answer: what all the others are made of.
@@ -497,8 +502,7 @@ impl fmt::Debug for Job {
 }
 
 impl Job {
-    fn new(queue: Queue, job: queue::Job) -> Self {
-        let held = queue.backend.jobs().begin(job.token.nonce, job.lease);
+    fn new(queue: Queue, job: queue::Job, held: Arc<Held>) -> Self {
         Self { queue, job, held, settled: AtomicU32::new(FREE) }
     }
 
@@ -798,6 +802,7 @@ impl Job {
         QueueRequest::Progress { queue: self.queue.id, token: self.job.token, progress }
     }
 
+    /// Its lease is over, or nobody here needs to know of it any more.
     fn end(&self) {
         // In a forked child a thread that is not there may hold the table's lock.
         if self.queue.backend.engine().origin.is_here() {
@@ -808,7 +813,10 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.end();
+        // What is settled was forgotten then.
+        if self.settled.load(Ordering::Acquire) != SETTLED {
+            self.end();
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error as _, SeqAccess, Visitor},
 };
-use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, sync::LazyLock, time::Duration};
 
 /// Something that is asked of the queues of a mesh. Its answer is the [`QueueReply`] that each one names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -315,15 +315,20 @@ impl<'a> NewJobRequest<'a> {
 
     /// Its options, whole.
     pub fn options(&self) -> Cow<'_, EnqueueOptions> {
-        let kept = self.options.as_deref();
-        match kept {
-            Some(options) if options.id == self.id && options.run_at == self.run_at => Cow::Borrowed(options),
-            _ => Cow::Owned(EnqueueOptions {
-                id: self.id,
-                run_at: self.run_at,
-                ..kept.cloned().unwrap_or_default()
-            }),
-        }
+        self.whole_options().map_or_else(
+            || {
+                let kept = self.options.as_deref().cloned().unwrap_or_default();
+                Cow::Owned(EnqueueOptions { id: self.id, run_at: self.run_at, ..kept })
+            },
+            Cow::Borrowed,
+        )
+    }
+
+    /// [`options`](Self::options) where they need not be put together: of plain jobs, and before they were sent.
+    pub fn whole_options(&self) -> Option<&EnqueueOptions> {
+        static PLAIN: LazyLock<EnqueueOptions> = LazyLock::new(EnqueueOptions::default);
+        let kept = self.options.as_deref().unwrap_or(&PLAIN);
+        (kept.id == self.id && kept.run_at == self.run_at).then_some(kept)
     }
 }
 

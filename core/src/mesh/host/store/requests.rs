@@ -406,15 +406,15 @@ impl Host {
         wait: &mut Wait<'_>,
     ) -> Result<(Vec<crate::queue::Job>, Lsn)> {
         const OPERATION: &str = "queue.reserve";
-        let mailbox = Arc::new(Mailbox::new(&self.engine, false));
-        let who = Who::Thread(Arc::clone(&mailbox));
-        let waiter = Waiter { queue, options, most, until: Moment::NEVER, who };
-        let outcome = opened.reserve(0, &waiter, None, usize::MAX)?;
+        let outcome = opened.queues.reserve(times(), queue, HERE, options, most, usize::MAX, None)?;
         let lsn = outcome.lsn;
         let jobs = self.follow(opened, outcome);
         if !jobs.is_empty() || wait.timeout == Some(Duration::ZERO) {
             return Ok((jobs, lsn));
         }
+        let mailbox = Arc::new(Mailbox::new(&self.engine, false));
+        let who = Who::Thread(Arc::clone(&mailbox));
+        let waiter = Waiter { queue, options, most, until: Moment::NEVER, who };
         let ends = wait.timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
         let id = opened.work.lock().add(waiter.clone());
         let waited = loop {
@@ -493,8 +493,18 @@ impl Opened {
             QueueRequest::Config { queue } => plain(QueueReply::Config(Box::new(queues.config(queue)?))),
             QueueRequest::Configure { queue, ref config } => done(queues.configure(now, queue, config)),
             QueueRequest::Enqueue { queue, ref jobs } => {
-                let all: Vec<_> = jobs.iter().map(|job| (job.payload, job.options())).collect();
-                let all: Vec<_> = all.iter().map(|(payload, options)| (*payload, &**options)).collect();
+                if let [job] = &jobs[..] {
+                    let outcome = queues.enqueue(now, queue, job.payload, &job.options())?;
+                    return Ok(outcome.map(|enqueued| QueueReply::Enqueued(vec![enqueued])));
+                }
+                let parts = jobs.iter().filter(|job| job.whole_options().is_none());
+                let made: Vec<_> = parts.map(|job| job.options().into_owned()).collect();
+                let mut made = made.iter();
+                let mut made = || made.next().expect("what is not whole was made so");
+                let all: Vec<_> = jobs
+                    .iter()
+                    .map(|job| (job.payload, job.whole_options().unwrap_or_else(&mut made)))
+                    .collect();
                 Ok(queues.enqueue_many(now, queue, &all)?.map(QueueReply::Enqueued))
             }
             QueueRequest::Extend { queue, token, lease } => {
@@ -635,6 +645,8 @@ fn without_queues(request: &QueueRequest<'_>) -> Result<Answered> {
     }
 }
 
+/// The worker that the host's own process is.
+const HERE: WorkerId = WorkerId(0);
 /// For ever, as a request's timeout.
 const FOR_EVER: u32 = u32::MAX;
 /// Jobs of one call take at most so much more than their payloads.
