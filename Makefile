@@ -6,6 +6,7 @@
 #   make soak [MINUTES=10]   traffic while processes are killed, for so many minutes; then power cuts and kills by
 #                            the million and the ten thousand
 #   make compare-ipc         FlowMesh beside its peers, one table
+#   make compare-queues      the same for jobs: beside Redis, RQ, huey, litequeue, BullMQ and the bare disk
 #   make install [PREFIX=/usr/local] [DESTDIR=]   header, libraries and pkg-config file for C
 #   make fmt lint doc clean
 #
@@ -34,7 +35,7 @@ PARTS := fmt generated lint rust loom asan fuzz doc c python node behaviour exam
 
 .PHONY: help
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -n 14
 
 # ---------- what the targets stand on
 
@@ -94,6 +95,21 @@ install: $(STAMPS)/c
 compare-ipc: build | $(STAMPS)/system-compare
 	$(PY) -m pip install --quiet --requirement benches/compare/python/requirements.txt
 	FLOWMESH_PYTHON="$(abspath $(PY))" cargo run --release --quiet --manifest-path benches/compare/Cargo.toml
+
+# ONLY=python,node measures only those groups; QUICK=1 only sees that all of it works.
+.PHONY: compare-queues
+compare-queues: build $(STAMPS)/compare-queues | $(STAMPS)/system-compare $(STAMPS)/system-compare-queues
+	FLOWMESH_PYTHON="$(abspath $(PY))" FLOWMESH_PEERS_PYTHON="$(abspath target/compare-queues/bin/python)" \
+		cargo run --release --quiet --manifest-path benches/compare/Cargo.toml -- queues \
+		$(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
+
+# The peers' packages, apart from ours.
+$(STAMPS)/compare-queues: benches/compare/python/queues-requirements.txt benches/compare/node/queues/package-lock.json \
+		| $(STAMPS)/system-base
+	[ -x target/compare-queues/bin/python ] || $(PYTHON) -m venv target/compare-queues
+	target/compare-queues/bin/python -m pip install --quiet --requirement $<
+	cd benches/compare/node/queues && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 .PHONY: soak
 soak: | $(STAMPS)/system-base

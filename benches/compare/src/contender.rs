@@ -34,6 +34,8 @@ pub(crate) type ChildMain = fn(&[String]) -> Result<()>;
 #[derive(Clone, Copy)]
 pub(crate) enum Interpreter {
     Python,
+    /// One that has the peers' packages, which ours need not share.
+    PeersPython,
     Node,
 }
 

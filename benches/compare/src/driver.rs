@@ -171,6 +171,7 @@ fn command(contender: &Contender) -> Result<Command> {
         Run::Script { interpreter, file, args } => {
             let (variable, default) = match interpreter {
                 Interpreter::Python => ("FLOWMESH_PYTHON", "python3"),
+                Interpreter::PeersPython => ("FLOWMESH_PEERS_PYTHON", "python3"),
                 Interpreter::Node => ("FLOWMESH_NODE", "node"),
             };
             let mut command = Command::new(std::env::var_os(variable).unwrap_or_else(|| default.into()));

@@ -68,21 +68,23 @@ fn named(name: Option<&String>) -> Result<Contender> {
 }
 
 fn contenders() -> Vec<Contender> {
-    [ours::CONTENDERS, peers::CONTENDERS].concat()
+    [ours::CONTENDERS, &[peers::CONTENDERS]].concat().concat()
 }
 
 const HELP: &str = "\
-flowmesh-compare [ipc] [--rounds N] [--only GROUP,…] [--no-pin] [--check] [--quick]
+flowmesh-compare [ipc|queues] [--rounds N] [--only GROUP,…] [--no-pin] [--check] [--quick]
 flowmesh-compare round CONTENDER      one round, by hand
 
-  --rounds N    rounds of every contender, interleaved; medians are printed (default 7, at least 5)
-  --only        groups of lines to run: rpc-block rpc-spin event rate bulk fanout match python node idle
+  --rounds N    rounds of every contender, interleaved; medians are printed (default 7 and 5, at least 5)
+  --only        groups of lines to run; of ipc: rpc-block rpc-spin event rate bulk fanout match python node idle;
+                of queues: local commit session python node redis waiting latency
   --quick       one round of everything, of what takes long a tenth: to see that it works
   --no-pin      leave the two sides of latency measurements where the scheduler puts them
   --check       exit 1 when a line falls short or could not be measured
 
-  FLOWMESH_PYTHON   interpreter with pyzmq (and flowmesh) for the Python lines (default python3)
-  FLOWMESH_NODE     Node for the Node lines (default node)";
+  FLOWMESH_PYTHON         interpreter with flowmesh (for ipc with pyzmq, too) for the Python lines (default python3)
+  FLOWMESH_PEERS_PYTHON   interpreter with the queues' Python peers (default python3)
+  FLOWMESH_NODE           Node for the Node lines (default node)";
 
 #[cfg(test)]
 mod tests {

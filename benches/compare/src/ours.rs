@@ -1,4 +1,4 @@
-//! FlowMesh's side of the table.
+//! FlowMesh's side of the tables; of queues in `queues`.
 //!
 //! Each entry of [`CONTENDERS`] fills the lines of the table that name it; a line whose contender is missing
 //! prints `-`. An entry is `Contender { name, run }`. `round` runs in a fresh process, is the **host**, starts
@@ -26,6 +26,7 @@ mod event;
 mod fanout;
 mod idle;
 mod matching;
+mod queues;
 mod rate;
 mod rpc;
 
@@ -36,7 +37,9 @@ use flowmesh::{Delivery, Mesh, OnSlow, SubscribeOptions, Subscription, WaitStrat
 
 use crate::contender::{ChildMain, Contender, Figure, Interpreter, Result, Run};
 
-pub(crate) const CONTENDERS: &[Contender] = &[
+pub(crate) const CONTENDERS: &[&[Contender]] = &[IPC, queues::CONTENDERS];
+
+const IPC: &[Contender] = &[
     ours("ours.rpc.block", rpc::blocking, Some(rpc::blocking_child)),
     ours("ours.rpc", rpc::spinning, Some(rpc::spinning_child)),
     ours("ours.event", event::round, Some(event::child)),
@@ -78,7 +81,10 @@ struct Host {
 
 impl Host {
     fn open(strategy: WaitStrategy) -> Result<Self> {
-        let directory = std::env::temp_dir().join(format!("flowmesh-compare-{}", std::process::id()));
+        Self::open_in(std::env::temp_dir().join(format!("flowmesh-compare-{}", std::process::id())), strategy)
+    }
+
+    fn open_in(directory: PathBuf, strategy: WaitStrategy) -> Result<Self> {
         let mesh = Mesh::builder().wait_strategy(strategy).open(&directory)?;
         Ok(Self { mesh, directory })
     }

@@ -1,7 +1,9 @@
 //! The peers and the machine's own limits, one module each.
 
+mod commit;
 mod iceoryx;
 mod raw;
+mod redis;
 mod shmipc;
 mod uds;
 mod zeromq;
@@ -43,6 +45,33 @@ pub(crate) const CONTENDERS: &[Contender] = &[
         name: "zeromq.fanout.32",
         run: Run::Rust { round: zeromq::fanout_32, child: Some(zeromq::fanout_child) },
     },
+    Contender { name: "raw.writes", run: Run::Rust { round: commit::writes, child: None } },
+    Contender { name: "raw.commit.16", run: Run::Rust { round: commit::group_of_16, child: None } },
+    Contender { name: "raw.commit.64", run: Run::Rust { round: commit::group_of_64, child: None } },
+    Contender {
+        name: "raw.commit.16.small",
+        run: Run::Rust { round: commit::small_group_of_16, child: None },
+    },
+    Contender {
+        name: "raw.commit.64.small",
+        run: Run::Rust { round: commit::small_group_of_64, child: None },
+    },
+    Contender { name: "redis.always", run: Run::Rust { round: redis::always, child: None } },
+    Contender {
+        name: "python.rq.simple",
+        run: script(Interpreter::PeersPython, "python/queues_peers.py", &["rq.simple"]),
+    },
+    Contender { name: "python.rq", run: script(Interpreter::PeersPython, "python/queues_peers.py", &["rq"]) },
+    Contender {
+        name: "python.huey",
+        run: script(Interpreter::PeersPython, "python/queues_peers.py", &["huey"]),
+    },
+    Contender {
+        name: "python.litequeue",
+        run: script(Interpreter::PeersPython, "python/queues_peers.py", &["litequeue"]),
+    },
+    Contender { name: "node.bullmq.1", run: script(Interpreter::Node, "node/queues/peers.mjs", &["1"]) },
+    Contender { name: "node.bullmq.50", run: script(Interpreter::Node, "node/queues/peers.mjs", &["50"]) },
     Contender { name: "python.pipe", run: script(Interpreter::Python, "python/peers.py", &["pipe"]) },
     Contender { name: "python.pyzmq", run: script(Interpreter::Python, "python/peers.py", &["pyzmq"]) },
     Contender { name: "node.fork.rpc", run: script(Interpreter::Node, "node/peers.mjs", &["rpc"]) },
