@@ -35,7 +35,6 @@ pub(crate) struct Config {
     group_concurrency: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group_rate: Option<RateFields>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     group_weights: BTreeMap<String, u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aging_ms: Option<f64>,

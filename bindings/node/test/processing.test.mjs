@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { Worker as Thread } from 'node:worker_threads'
 import { connect, FlowMeshError, Reject, Snooze, Worker } from 'flowmesh'
 import { client, directory, ended, host, message, program, until } from './support.mjs'
 
@@ -296,6 +297,20 @@ test('a worker whose process is killed leaves its jobs to another', async t => {
   await until(() => worker.stats().done === 3)
   assert.deepEqual(seen.sort(), [['a', 2], ['b', 2], ['c', 1]])
   assert.match((await queue.peek(ids[0].id)).failures[0].message, /process ended/)
+  assert.equal((await queue.stats()).totals.workerGone, 2)
+})
+
+test('a thread that is terminated leaves its jobs to another', async t => {
+  const mesh = await host(t)
+  const queue = await mesh.declareQueue('q', { ...QUICK, leaseMs: 3_600_000 })
+  const doomed = new Thread(new URL('programs/jobs-thread.mjs', import.meta.url), { workerData: mesh.directory })
+  t.after(() => doomed.terminate())
+  await Promise.all(['a', 'b', 'c'].map(text => queue.enqueue(text)))
+  await until(async () => (await queue.stats()).jobs.leased === 2)
+  await doomed.terminate()
+  const worker = mesh.process('q', () => {})
+  t.after(() => worker.close())
+  await until(() => worker.stats().done === 3)
   assert.equal((await queue.stats()).totals.workerGone, 2)
 })
 
