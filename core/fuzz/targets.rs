@@ -14,6 +14,7 @@ use flowmesh::{
     ledger::{
         Batch, Entry, Fold, Ledger, LedgerConfig, Owner, Place, checkpoint, each_entry, inspect_storage,
     },
+    queue::{Answered, QueueReply, Sent as SentRequest},
     session::Assembler,
     shm,
     stats::{ServiceInfo, Stats},
@@ -43,6 +44,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("segment", segment),
     ("checkpoint", checkpoint),
     ("queue", queue),
+    ("request", request),
 ];
 
 /// One message frame.
@@ -177,6 +179,36 @@ pub(crate) fn patterns(data: &[u8]) {
 /// An entry of a queue, its kind first; or a part of a checkpoint.
 pub(crate) fn queue(data: &[u8]) {
     flowmesh::queue::entry::fuzz(data);
+}
+
+/// What a client asks of the queues, and what a host answers.
+pub(crate) fn request(data: &[u8]) {
+    if let Ok(sent) = SentRequest::decode(data) {
+        let encoded = sent.encode();
+        let again = SentRequest::decode(&encoded).expect("what was decoded encodes");
+        assert_eq!(format!("{again:?}"), format!("{sent:?}"));
+        if let Err(error) = sent.request.check() {
+            assert!(matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::TooLarge), "{error}");
+        }
+    }
+    if let Ok(answered) = Answered::decode(data) {
+        let again = Answered::decode(&answered.encode()).expect("what was decoded encodes");
+        assert_eq!(format!("{again:?}"), format!("{answered:?}"));
+        match &answered.reply {
+            QueueReply::Jobs(jobs) => {
+                for job in jobs {
+                    let content = &job.content;
+                    let _ = (content.payload(), content.content_type(), content.headers());
+                }
+            }
+            QueueReply::Each(each) => {
+                for refused in each.iter().filter_map(|one| one.as_ref().err()) {
+                    assert!(!refused.to_error().to_string().is_empty());
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 fn matches(pattern: &str, subject: &str) -> bool {
