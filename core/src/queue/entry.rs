@@ -15,8 +15,8 @@
 //!   extra:    u16 mask, then what it names: 1 group, 2 unique key, 4 expires, 8 attempts, 16 backoff, 32 lease,
 //!             64 deadline, 128 result ttl, 256 failures
 //!
-//! The others are as `encode` writes them. Bytes after what is known belong to newer versions and are passed
-//! over; a flag or kind that is not known is refused, as what it says would be lost.
+//! `FORMAT.md` beside this draws the others, and the images. Bytes after what is known belong to newer versions and
+//! are passed over; a flag or kind that is not known is refused, as what it says would be lost.
 #![forbid(unsafe_code)]
 
 use super::{
