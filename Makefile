@@ -103,12 +103,12 @@ compare-queues: build $(STAMPS)/compare-queues | $(STAMPS)/system-compare $(STAM
 		cargo run --release --quiet --manifest-path benches/compare/Cargo.toml -- queues \
 		$(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
-# The peers' packages, apart from ours.
+# The peers' packages, apart from ours. Not `npm ci`: the lock lacks optional packages of other platforms.
 $(STAMPS)/compare-queues: benches/compare/python/queues-requirements.txt benches/compare/node/queues/package-lock.json \
 		| $(STAMPS)/system-base
 	[ -x target/compare-queues/bin/python ] || $(PYTHON) -m venv target/compare-queues
 	target/compare-queues/bin/python -m pip install --quiet --requirement $<
-	cd benches/compare/node/queues && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	cd benches/compare/node/queues && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 .PHONY: soak

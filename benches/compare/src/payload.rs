@@ -92,19 +92,10 @@ pub(crate) fn time_each(
 /// receiver sleeps again before each; stays awake itself.
 pub(crate) fn pace_events(
     rounds: u64,
-    publish: impl FnMut(u64) -> crate::contender::Result<()>,
-) -> crate::contender::Result<()> {
-    pace(rounds, EVENT_GAP, publish)
-}
-
-/// [`pace_events`] that lets `gap` pass before each.
-pub(crate) fn pace(
-    rounds: u64,
-    gap: Duration,
     mut publish: impl FnMut(u64) -> crate::contender::Result<()>,
 ) -> crate::contender::Result<()> {
     for _ in 0..rounds + rounds / 10 {
-        let quiet_until = now_ns() + gap.as_nanos() as u64;
+        let quiet_until = now_ns() + EVENT_GAP.as_nanos() as u64;
         while now_ns() < quiet_until {
             std::hint::spin_loop();
         }

@@ -1,5 +1,5 @@
-//! From just before the enqueue until the worker's handler has read the payload, which carries when that was. The
-//! worker sleeps before each job; whoever enqueues stays awake between them.
+//! From just before the enqueue until the worker's handler has read the payload, which carries when that was. Everybody
+//! sleeps before each job.
 
 use std::io::BufRead;
 use std::sync::mpsc;
@@ -9,7 +9,7 @@ use flowmesh::{Durability, Queue, WorkerOptions};
 
 use super::{connect, enqueue, host, read};
 use crate::contender::{Figure, Peer, Result, argument, say, say_ready};
-use crate::payload::{PACED_EVENTS, now_ns, pace};
+use crate::payload::{PACED_EVENTS, now_ns};
 use crate::pin::{self, Side};
 
 pub(crate) fn local() -> Result<Figure> {
@@ -18,7 +18,7 @@ pub(crate) fn local() -> Result<Figure> {
     pin::caller(Side::Child);
     let worker = Working::start(&queue)?;
     pin::caller(Side::Parent);
-    pace(PACED_EVENTS, GAP, |now| enqueue(&queue, now))?;
+    pace(&queue)?;
     worker.figure()
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn session() -> Result<Figure> {
     let mut peer = Peer::spawn("ours.latency.session", &[host.argument()?])?;
     peer.wait_ready()?;
     pin::caller(Side::Parent);
-    pace(PACED_EVENTS, GAP, |now| enqueue(&queue, now))?;
+    pace(&queue)?;
     let figure = peer.line()?.parse()?;
     peer.finish()?;
     Ok(figure)
@@ -64,7 +64,16 @@ pub(crate) fn client(args: &[String]) -> Result<()> {
     say_ready()?;
     std::io::stdin().lock().read_line(&mut String::new())?;
     pin::caller(Side::Parent);
-    pace(PACED_EVENTS, GAP, |now| enqueue(&queue, now))
+    pace(&queue)
+}
+
+/// Enqueues jobs that say when, a tenth as many more to warm up.
+fn pace(queue: &Queue) -> Result<()> {
+    for _ in 0..PACED_EVENTS * 11 / 10 {
+        std::thread::sleep(GAP);
+        enqueue(queue, now_ns())?;
+    }
+    Ok(())
 }
 
 /// A worker, and the latencies that its handler tells.
