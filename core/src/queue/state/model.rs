@@ -10,8 +10,8 @@ use super::{
         entry,
         job::{Enqueued, JobId, JobState, Token, WorkerId},
         options::{
-            Backoff, EnqueueOptions, GroupLimits, Keep, OnConflict, QueueConfig, Rate, ReserveOptions,
-            Retention, Scope, Unique,
+            Backoff, EnqueueOptions, GroupLimits, Keep, OnConflict, QueueConfig, RESULT_TTL_DEFAULT, Rate,
+            ReserveOptions, Retention, Scope, Unique,
         },
     },
     Cancelled, Nack, NewJob,
@@ -610,6 +610,8 @@ fn move_time(dice: &mut Dice, rig: &mut Rig, model: &mut Model) {
         0..5 => 0,
         5..8 => dice.roll(SECOND),
         8 => dice.roll(4 * SECOND),
+        // The machine slept, or the process was stopped: all leases are long over.
+        9 if dice.one_in(40) => dice.roll(40 * 86_400) * SECOND,
         _ => dice.roll(30 * SECOND),
     };
     rig.now.at.0 += by;
@@ -631,7 +633,7 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
         model.jobs.iter().filter(|job| job.stage == At::Leased).map(|job| job.token).collect();
     let any: Vec<JobId> = model.jobs.iter().map(|job| job.id).collect();
     let mut changes = Changes::new();
-    match dice.roll(40) {
+    match dice.roll(45) {
         0..10 => {
             let options = options(dice, now, known);
             let id = options.id.unwrap_or_else(|| rig.new_id());
@@ -685,25 +687,9 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
         }
         18..24 => {
             let Some(token) = pick_token(dice, &leased, model) else { return };
-            let result = rig.state.ack(now, token, None, &mut changes).map_err(|error| error.kind());
-            let repeats = model.acked.iter().find(|(acked, _)| *acked == token);
-            let expected = match (model.held(token), repeats) {
-                (Some(index), _) => {
-                    let keep = if model.config.retention.done.count == 0 {
-                        Duration::ZERO
-                    } else {
-                        model.config.retention.done.age
-                    };
-                    model.finish(index, JobState::Done, keep);
-                    model.acked.push((token, now.at.0));
-                    model.settle();
-                    Ok(())
-                }
-                // After five minutes it may be forgotten.
-                (None, Some((_, at))) if now.at.0 - at > 300 * SECOND => result,
-                (None, Some(_)) => Ok(()),
-                (None, None) => Err(ErrorKind::LeaseLost),
-            };
+            let done = dice.one_in(3).then_some(PAYLOAD);
+            let result = rig.state.ack(now, token, done, &mut changes).map_err(|error| error.kind());
+            let expected = acked(model, token, done.is_some(), result);
             assert_eq!(result, expected, "{token:?} {:?}", model.index(token.job).map(|i| &model.jobs[i]));
             rig.commit(&changes);
             if dice.one_in(3) {
@@ -837,7 +823,63 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
             }
             rig.commit(&changes);
         }
+        40 | 41 => {
+            let tokens: Vec<Token> = (0..4).filter_map(|_| pick_token(dice, &leased, model)).collect();
+            let results = rig.state.ack_many(now, &tokens, &mut changes).unwrap();
+            assert_eq!(results.len(), tokens.len());
+            for (token, result) in tokens.into_iter().zip(results) {
+                let result = result.map_err(|error| error.kind());
+                assert_eq!(result, acked(model, token, false, result), "{token:?}");
+            }
+            rig.commit(&changes);
+        }
+        42 => {
+            let Some(&id) = dice.pick(&any) else { return };
+            let index = model.index(id).expect("it is there");
+            let removed = rig.state.forget(now, id, &mut changes);
+            if model.jobs[index].stage == At::Leased {
+                assert_eq!(removed.unwrap_err().kind(), ErrorKind::InvalidArgument);
+                return;
+            }
+            removed.unwrap();
+            purge(model, index);
+            rig.commit(&changes);
+        }
+        43 => {
+            let most = 1 + dice.roll(3) as usize;
+            let dead: Vec<JobId> =
+                model.in_state(JobState::Dead).iter().take(most).map(|job| job.id).collect();
+            assert_eq!(rig.state.redrive_dead(now, most, &mut changes), dead.len());
+            dead.into_iter().for_each(|id| model.redrive(id));
+            rig.commit(&changes);
+        }
         _ => tick(rig, model),
+    }
+}
+
+/// What an ack gives, and does; after five minutes what was acked may be forgotten, or not, as `result` says.
+fn acked(
+    model: &mut Model,
+    token: Token,
+    has_result: bool,
+    result: Result<(), ErrorKind>,
+) -> Result<(), ErrorKind> {
+    let now = model.now.at.0;
+    if let Some(index) = model.held(token) {
+        let keep = match model.config.retention.done {
+            Keep { count: 0, .. } => Duration::ZERO,
+            _ if has_result => RESULT_TTL_DEFAULT,
+            keep => keep.age,
+        };
+        model.finish(index, JobState::Done, keep);
+        model.acked.push((token, now));
+        model.settle();
+        return Ok(());
+    }
+    match model.acked.iter().find(|(acked, _)| *acked == token) {
+        Some((_, at)) if now - at > 300 * SECOND => result,
+        Some(_) => Ok(()),
+        None => Err(ErrorKind::LeaseLost),
     }
 }
 
