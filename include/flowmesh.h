@@ -812,6 +812,49 @@ typedef struct flowmesh_new_job {
     const struct flowmesh_enqueue_options *options;
 } flowmesh_new_job;
 
+/** How a worker works. Begin with `FLOWMESH_WORKER_OPTIONS_INIT`. */
+typedef struct flowmesh_worker_options {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /**
+     * How long each job is the worker's before its lease must be extended, which the library does: 1000 to 43200000
+     * (12 hours). -1 in `INIT`: as the job or the queue says. When the process dies, its jobs are another's at once; when it hangs,
+     * after this time.
+     */
+    int64_t lease_ms;
+    /** Jobs at once, each in a thread of its own, 1 to 1024. 1 in `INIT`. */
+    uint32_t concurrency;
+    /** 0. */
+    uint32_t reserved;
+} flowmesh_worker_options;
+
+/**
+ * Works on one job, which is lent until it returns. What it returns settles the job, unless the handler did so itself:
+ *
+ * - `FLOWMESH_OK`: it is done, with the result of `flowmesh_job_set_result` if there is one.
+ * - `flowmesh_handler_reject(...)`, `flowmesh_handler_snooze(...)` or `FLOWMESH_HANDLER_RELEASE`.
+ * - Anything else, most easily `flowmesh_handler_error(...)`: the attempt failed.
+ */
+typedef flowmesh_status (*flowmesh_job_handler)(void *context, struct flowmesh_job *job);
+
+/** What a worker has done. Begin with `FLOWMESH_WORKER_STATS_INIT`. Jobs that the handler settled itself count nowhere. */
+typedef struct flowmesh_worker_stats {
+    /** `sizeof` of this struct. */
+    size_t struct_size;
+    /** Jobs that are being worked on now. */
+    uint64_t running;
+    /** Jobs acked. */
+    uint64_t done;
+    /** Attempts that failed. */
+    uint64_t failed;
+    /** Jobs rejected. */
+    uint64_t rejected;
+    /** Jobs released or put off. */
+    uint64_t released;
+    /** Jobs whose lease was lost before their outcome could be told: another worker has them. */
+    uint64_t lost;
+} flowmesh_worker_stats;
+
 /** Numbers of one queue. Begin with `FLOWMESH_QUEUE_STATS_INIT`. */
 typedef struct flowmesh_queue_stats {
     /** `sizeof` of this struct. */
@@ -905,8 +948,8 @@ typedef struct flowmesh_job_info {
     int64_t due_ms;
     /** When it expires if it still waits then; -1: never. */
     int64_t expires_ms;
-    /** The number of the worker that has it; 0: none. */
-    uint64_t worker;
+    /** The number of the process that has it, its session; 0 is the host itself. -1: none has. */
+    int64_t worker;
     /** Bytes of its payload. */
     uint64_t payload_bytes;
     /** How many of its failures are kept, at most ten: see `flowmesh_job_list_failure`. */
@@ -973,49 +1016,6 @@ typedef struct flowmesh_schedule {
     /** One of `enum flowmesh_overlap`. */
     int32_t overlap;
 } flowmesh_schedule;
-
-/** How a worker works. Begin with `FLOWMESH_WORKER_OPTIONS_INIT`. */
-typedef struct flowmesh_worker_options {
-    /** `sizeof` of this struct. */
-    size_t struct_size;
-    /**
-     * How long each job is the worker's before its lease must be extended, which the library does: 1000 to 43200000
-     * (12 hours). -1 in `INIT`: as the job or the queue says. When the process dies, its jobs are another's at once; when it hangs,
-     * after this time.
-     */
-    int64_t lease_ms;
-    /** Jobs at once, each in a thread of its own, 1 to 1024. 1 in `INIT`. */
-    uint32_t concurrency;
-    /** 0. */
-    uint32_t reserved;
-} flowmesh_worker_options;
-
-/**
- * Works on one job, which is lent until it returns. What it returns settles the job, unless the handler did so itself:
- *
- * - `FLOWMESH_OK`: it is done, with the result of `flowmesh_job_set_result` if there is one.
- * - `flowmesh_handler_reject(...)`, `flowmesh_handler_snooze(...)` or `FLOWMESH_HANDLER_RELEASE`.
- * - Anything else, most easily `flowmesh_handler_error(...)`: the attempt failed.
- */
-typedef flowmesh_status (*flowmesh_job_handler)(void *context, struct flowmesh_job *job);
-
-/** What a worker has done. Begin with `FLOWMESH_WORKER_STATS_INIT`. Jobs that the handler settled itself count nowhere. */
-typedef struct flowmesh_worker_stats {
-    /** `sizeof` of this struct. */
-    size_t struct_size;
-    /** Jobs that are being worked on now. */
-    uint64_t running;
-    /** Jobs acked. */
-    uint64_t done;
-    /** Attempts that failed. */
-    uint64_t failed;
-    /** Jobs rejected. */
-    uint64_t rejected;
-    /** Jobs released or put off. */
-    uint64_t released;
-    /** Jobs whose lease was lost before their outcome could be told: another worker has them. */
-    uint64_t lost;
-} flowmesh_worker_stats;
 
 /** A directory's store in numbers. Begin with `FLOWMESH_INSPECTED_INIT`. */
 typedef struct flowmesh_inspected {
@@ -1978,7 +1978,7 @@ FLOWMESH_MUST_USE
 flowmesh_status flowmesh_queue_configure(struct flowmesh_queue *queue,
                                          const struct flowmesh_queue_config *config);
 
-/** Frees the handle; the queue and its jobs stay, and so do jobs and workers that came of it. NULL is fine. */
+/** Frees the handle; who waits for jobs through it gets `CLOSED`. The queue and its jobs stay, and so do jobs and workers that came of it. NULL is fine. */
 flowmesh_status flowmesh_queue_free(struct flowmesh_queue *queue);
 
 /* Enqueueing jobs =========================================================================================== */
@@ -2013,6 +2013,115 @@ flowmesh_status flowmesh_queue_enqueue_many(struct flowmesh_queue *queue,
                                             size_t job_count,
                                             const struct flowmesh_enqueue_options *options,
                                             struct flowmesh_receipt *receipts);
+
+/* Reserving jobs ============================================================================================ */
+
+/**
+ * Takes the next job, waiting at most `timeout_ms`: below 0 for ever, 0 only looks. The job in `*out` is the caller's for
+ * as long as it or the queue says: to be settled, by `flowmesh_job_ack` and its like, and to be freed.
+ *
+ * Threads: any; several may take jobs of one queue.
+ *
+ * Errors:
+ * `TIMEOUT`: there was none. `INTERRUPTED`: a signal came (see `on_signal`); a job that came meanwhile goes back.
+ * `CLOSED`: the queue's handle was freed, or the mesh closed, also while this waited. `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_next(struct flowmesh_queue *queue,
+                                    int64_t timeout_ms,
+                                    struct flowmesh_job **out);
+
+/**
+ * Waits for a job as `flowmesh_queue_next` does, then takes all that are there, up to `capacity`, at most 1000, into
+ * `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with -1 for as
+ * long as it or the queue says; and is the caller's to free (`flowmesh_job_free_many`).
+ *
+ * Threads: any; several may take jobs of one queue.
+ *
+ * Errors:
+ * As `flowmesh_queue_next`. `INVALID_ARGUMENT`, `TOO_LARGE`: `lease_ms` or `capacity` is out of bounds. `*count` is 0
+ * then.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_reserve(struct flowmesh_queue *queue,
+                                       int64_t lease_ms,
+                                       int64_t timeout_ms,
+                                       struct flowmesh_job **jobs,
+                                       size_t capacity,
+                                       size_t *count);
+
+/**
+ * Starts waiting for up to `most` jobs and returns at once: for event loops. `lease_ms` as for
+ * `flowmesh_queue_reserve`; the wait ends by itself after `timeout_ms`, below 0 never. The reservation in `*out` is the
+ * caller's to free, which gives up waiting; jobs that came meanwhile and were not taken go back.
+ *
+ * Threads: any. Does not block for long: only while there is no room for the request.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`, `TOO_LARGE`: `lease_ms` or `most` is out of bounds; may also come with the answer. `CLOSED`,
+ * `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_queue_reserve_start(struct flowmesh_queue *queue,
+                                             int64_t lease_ms,
+                                             int64_t timeout_ms,
+                                             size_t most,
+                                             struct flowmesh_reservation **out);
+
+/**
+ * Waits for the jobs, at most `timeout_ms`: below 0 for ever, which the reservation's own timeout ends. They are given
+ * out once, into `jobs`, which has room for `capacity`, at least as many as were asked for; `*count` says how many.
+ * Afterwards comes `CLOSED`.
+ *
+ * Threads: any.
+ *
+ * Errors:
+ * `TIMEOUT`: there was none, or this wait ended before the reservation's, which goes on then: `flowmesh_reservation_try`
+ * tells the two apart. `CANCELLED`: somebody cancelled it. `INTERRUPTED`: a signal came; the reservation goes on. As
+ * `flowmesh_queue_reserve`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_reservation_wait(struct flowmesh_reservation *reservation,
+                                          int64_t timeout_ms,
+                                          struct flowmesh_job **jobs,
+                                          size_t capacity,
+                                          size_t *count);
+
+/**
+ * Takes the jobs if they are there. `*done` becomes 1 when the reservation has ended, well or not, and 0 while it goes
+ * on. `jobs`, `capacity` and `*count` as for `flowmesh_reservation_wait`.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * The reservation's failure, with `*done` 1: `TIMEOUT` when there was none in time. As `flowmesh_reservation_wait`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_reservation_try(struct flowmesh_reservation *reservation,
+                                         int32_t *done,
+                                         struct flowmesh_job **jobs,
+                                         size_t capacity,
+                                         size_t *count);
+
+/**
+ * Gives up waiting: whoever waits gets `CANCELLED`, and jobs that came meanwhile go back. Does nothing when the
+ * reservation has ended.
+ *
+ * Threads: any. Does not block.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_reservation_cancel(struct flowmesh_reservation *reservation);
+
+/**
+ * A descriptor that is readable once the reservation has ended, or a negative status. For `poll` and its like: do not
+ * read, write or close it. It lives until the reservation is freed.
+ *
+ * Threads: any. Does not block.
+ */
+int32_t flowmesh_reservation_fd(const struct flowmesh_reservation *reservation);
+
+/** Frees it, giving up waiting when it has not ended; jobs that were not taken go back. NULL is fine. */
+flowmesh_status flowmesh_reservation_free(struct flowmesh_reservation *reservation);
 
 /* Jobs ====================================================================================================== */
 
@@ -2159,8 +2268,8 @@ flowmesh_status flowmesh_job_snooze(struct flowmesh_job *job, int64_t delay_ms, 
  * their order. Returns `FLOWMESH_OK` when all were acked, else the error of the first that was not.
  *
  * Errors:
- * As `flowmesh_job_ack`; `INVALID_ARGUMENT`: a job of another queue; `TOO_LARGE`: there are too many. Of errors that are
- * about all of them nothing is acked.
+ * As `flowmesh_job_ack`: with `LEASE_LOST`, `outcomes` say which were acked. When one is of another queue or there twice
+ * (`INVALID_ARGUMENT`), or they are too many (`TOO_LARGE`), nothing is acked.
  */
 FLOWMESH_MUST_USE
 flowmesh_status flowmesh_queue_ack_many(struct flowmesh_queue *queue,
@@ -2245,6 +2354,121 @@ flowmesh_status flowmesh_content_header_at(const struct flowmesh_content *conten
 
 /** Frees it. NULL is fine. */
 flowmesh_status flowmesh_content_free(struct flowmesh_content *content);
+
+/* Workers =================================================================================================== */
+
+/**
+ * Works on jobs of `queue`: calls `handler` for each, in `concurrency` threads of the library, so in several at once when
+ * that is more than 1. Leases are extended for as long as the handler takes. What the handler returns settles the job, as
+ * durably as the handle `queue` says. `options`, `context` and `drop` may be NULL.
+ *
+ * A job that is cancelled meanwhile, or that is not this worker's any more, says so: long handlers look at
+ * `flowmesh_job_is_cancelled`.
+ *
+ * The worker in `*out` is the caller's to free; `queue` may be freed before. `drop(context)` is called exactly once, also
+ * when this function fails.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: an option is out of its range. `RESOURCE_EXHAUSTED`: the system gives no more threads. `CLOSED`,
+ * `DISCONNECTED`, `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_start(struct flowmesh_queue *queue,
+                                      const struct flowmesh_worker_options *options,
+                                      flowmesh_job_handler handler,
+                                      void *context,
+                                      flowmesh_drop drop,
+                                      struct flowmesh_worker **out);
+
+/**
+ * Takes no more jobs, waits at most `timeout_ms` (below 0 for ever) for the handlers that are running, and then gives the
+ * jobs of the others back: their attempt does not count, and they are cancelled for their handlers. The worker is still to
+ * be freed.
+ *
+ * Threads: any but its own handlers, which would wait for themselves: `flowmesh_worker_free` is for these. Signals do not
+ * end the wait.
+ *
+ * Errors:
+ * `TIMEOUT`: some handlers had not returned; their jobs were given back. `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_stop(struct flowmesh_worker *worker,
+                                     int64_t timeout_ms);
+
+/**
+ * What it has done, into `*out`, which begins with its size (`FLOWMESH_WORKER_STATS_INIT`).
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_get_stats(const struct flowmesh_worker *worker,
+                                          struct flowmesh_worker_stats *out);
+
+/**
+ * 1 while it takes jobs; 0 once it was stopped, or ended by itself (`flowmesh_worker_error`); or a negative status.
+ *
+ * Threads: any. Does not block.
+ */
+int32_t flowmesh_worker_is_running(const struct flowmesh_worker *worker);
+
+/**
+ * Why it ended by itself, as the status and last error of a function that fails; `FLOWMESH_OK` when it did not.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `CLOSED`: the mesh was closed. `DISCONNECTED`: the host is gone. `FROZEN`: its disk failed. `FORKED`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_worker_error(const struct flowmesh_worker *worker);
+
+/**
+ * Frees it. It takes no more jobs; handlers that are running finish, and settle their jobs, without being waited for: stop
+ * it before to wait. NULL is fine.
+ *
+ * Threads: any, its own handlers included.
+ */
+flowmesh_status flowmesh_worker_free(struct flowmesh_worker *worker);
+
+/**
+ * Says what the job's result is to be when its handler returns `FLOWMESH_OK`; it is copied. For jobs that a worker lent to
+ * its handler.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * `UNSUPPORTED`: the job was reserved: give the result to `flowmesh_job_ack`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_set_result(struct flowmesh_job *job,
+                                        const void *result,
+                                        size_t result_bytes);
+
+/**
+ * What a job's handler returns when no attempt can succeed: says why, and returns `FLOWMESH_HANDLER_REJECT`.
+ *
+ *     return flowmesh_handler_reject("there is no such address");
+ *
+ * Errors:
+ * `NULL_ARGUMENT`, `INVALID_ARGUMENT`: `message` is NULL or not UTF-8. Returned from the handler, the attempt fails so.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_handler_reject(const char *message);
+
+/**
+ * What a job's handler returns to put the job off by `delay_ms`, at most ten years: the attempt does not count. Returns
+ * `FLOWMESH_HANDLER_SNOOZE`.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the delay is below 0. Returned from the handler, the attempt fails so.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_handler_snooze(int64_t delay_ms);
 
 /* Looking at queues and jobs ================================================================================ */
 
@@ -2436,130 +2660,6 @@ FLOWMESH_MUST_USE
 flowmesh_status flowmesh_queue_drain(struct flowmesh_queue *queue,
                                      int32_t *idle);
 
-/**
- * The same as `FLOWMESH_QUEUE_CONFIG_INIT`, for languages that have no C macros. `size` is the size of the struct as
- * the caller knows it.
- *
- * Errors:
- * `INVALID_ARGUMENT`: `size` is not that of any version of the struct.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_queue_config_init(struct flowmesh_queue_config *config,
-                                           size_t size);
-
-/** The same as `FLOWMESH_ENQUEUE_OPTIONS_INIT`. */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_enqueue_options_init(struct flowmesh_enqueue_options *options, size_t size);
-
-/* Reserving jobs ============================================================================================ */
-
-/**
- * Takes the next job, waiting at most `timeout_ms`: below 0 for ever, 0 only looks. The job in `*out` is the caller's for
- * as long as it or the queue says: to be settled, by `flowmesh_job_ack` and its like, and to be freed.
- *
- * Threads: any; several may take jobs of one queue.
- *
- * Errors:
- * `TIMEOUT`: there was none. `INTERRUPTED`: a signal came (see `on_signal`); a job that came meanwhile goes back.
- * `CLOSED`: the mesh was closed or freed, also while this waited. `DISCONNECTED`, `FORKED`.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_queue_next(struct flowmesh_queue *queue,
-                                    int64_t timeout_ms,
-                                    struct flowmesh_job **out);
-
-/**
- * Waits for a job as `flowmesh_queue_next` does, then takes all that are there, up to `capacity`, at most 1000, into
- * `jobs`; `*count` says how many. Each is the caller's for `lease_ms`, 1000 to 43200000 (12 hours), or with -1 for as
- * long as it or the queue says; and is the caller's to free (`flowmesh_job_free_many`).
- *
- * Threads: any; several may take jobs of one queue.
- *
- * Errors:
- * As `flowmesh_queue_next`. `INVALID_ARGUMENT`, `TOO_LARGE`: `lease_ms` or `capacity` is out of bounds. `*count` is 0
- * then.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_queue_reserve(struct flowmesh_queue *queue,
-                                       int64_t lease_ms,
-                                       int64_t timeout_ms,
-                                       struct flowmesh_job **jobs,
-                                       size_t capacity,
-                                       size_t *count);
-
-/**
- * Starts waiting for up to `most` jobs and returns at once: for event loops. `lease_ms` as for
- * `flowmesh_queue_reserve`; the wait ends by itself after `timeout_ms`, below 0 never. The reservation in `*out` is the
- * caller's to free, which gives up waiting; jobs that came meanwhile and were not taken go back.
- *
- * Threads: any. Does not block for long: only while there is no room for the request.
- *
- * Errors:
- * `INVALID_ARGUMENT`, `TOO_LARGE`: `lease_ms` or `most` is out of bounds; may also come with the answer. `CLOSED`,
- * `DISCONNECTED`, `FORKED`.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_queue_reserve_start(struct flowmesh_queue *queue,
-                                             int64_t lease_ms,
-                                             int64_t timeout_ms,
-                                             size_t most,
-                                             struct flowmesh_reservation **out);
-
-/**
- * Waits for the jobs, at most `timeout_ms`: below 0 for ever, which the reservation's own timeout ends. They are given
- * out once, into `jobs`, which has room for `capacity`, at least as many as were asked for; `*count` says how many.
- * Afterwards comes `CLOSED`.
- *
- * Threads: any.
- *
- * Errors:
- * `TIMEOUT`: there was none, or this wait ended before the reservation's, which goes on then: `flowmesh_reservation_try`
- * tells the two apart. `CANCELLED`: somebody cancelled it. `INTERRUPTED`: a signal came; the reservation goes on. As
- * `flowmesh_queue_reserve`.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_reservation_wait(struct flowmesh_reservation *reservation,
-                                          int64_t timeout_ms,
-                                          struct flowmesh_job **jobs,
-                                          size_t capacity,
-                                          size_t *count);
-
-/**
- * Takes the jobs if they are there. `*done` becomes 1 when the reservation has ended, well or not, and 0 while it goes
- * on. `jobs`, `capacity` and `*count` as for `flowmesh_reservation_wait`.
- *
- * Threads: any. Does not block.
- *
- * Errors:
- * The reservation's failure, with `*done` 1: `TIMEOUT` when there was none in time. As `flowmesh_reservation_wait`.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_reservation_try(struct flowmesh_reservation *reservation,
-                                         int32_t *done,
-                                         struct flowmesh_job **jobs,
-                                         size_t capacity,
-                                         size_t *count);
-
-/**
- * Gives up waiting: whoever waits gets `CANCELLED`, and jobs that came meanwhile go back. Does nothing when the
- * reservation has ended.
- *
- * Threads: any. Does not block.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_reservation_cancel(struct flowmesh_reservation *reservation);
-
-/**
- * A descriptor that is readable once the reservation has ended, or a negative status. For `poll` and its like: do not
- * read, write or close it. It lives until the reservation is freed.
- *
- * Threads: any. Does not block.
- */
-int32_t flowmesh_reservation_fd(const struct flowmesh_reservation *reservation);
-
-/** Frees it, giving up waiting when it has not ended; jobs that were not taken go back. NULL is fine. */
-flowmesh_status flowmesh_reservation_free(struct flowmesh_reservation *reservation);
-
 /* Schedules ================================================================================================= */
 
 /**
@@ -2614,120 +2714,26 @@ flowmesh_status flowmesh_schedule_list_get(const struct flowmesh_schedule_list *
 /** Frees it. NULL is fine. */
 flowmesh_status flowmesh_schedule_list_free(struct flowmesh_schedule_list *list);
 
-/* Workers =================================================================================================== */
+/* Settings of queues without macros ========================================================================= */
 
 /**
- * Works on jobs of `queue`: calls `handler` for each, in `concurrency` threads of the library, so in several at once when
- * that is more than 1. Leases are extended for as long as the handler takes. What the handler returns settles the job, as
- * durably as the handle `queue` says. `options`, `context` and `drop` may be NULL.
- *
- * A job that is cancelled meanwhile, or that is not this worker's any more, says so: long handlers look at
- * `flowmesh_job_is_cancelled`.
- *
- * The worker in `*out` is the caller's to free; `queue` may be freed before. `drop(context)` is called exactly once, also
- * when this function fails.
- *
- * Threads: any. Does not block.
+ * Sets `config` to what `FLOWMESH_QUEUE_CONFIG_INIT` says, for languages that have no C macros. `size` is the size of the
+ * struct as the caller knows it.
  *
  * Errors:
- * `INVALID_ARGUMENT`: an option is out of its range. `RESOURCE_EXHAUSTED`: the system gives no more threads. `CLOSED`,
- * `DISCONNECTED`, `FORKED`.
+ * `INVALID_ARGUMENT`: `size` is not that of any version of the struct.
  */
 FLOWMESH_MUST_USE
-flowmesh_status flowmesh_worker_start(struct flowmesh_queue *queue,
-                                      const struct flowmesh_worker_options *options,
-                                      flowmesh_job_handler handler,
-                                      void *context,
-                                      flowmesh_drop drop,
-                                      struct flowmesh_worker **out);
+flowmesh_status flowmesh_queue_config_init(struct flowmesh_queue_config *config,
+                                           size_t size);
 
-/**
- * Takes no more jobs, waits at most `timeout_ms` (below 0 for ever) for the handlers that are running, and then gives the
- * jobs of the others back: their attempt does not count, and they are cancelled for their handlers. The worker is still to
- * be freed.
- *
- * Threads: any but its own handlers, which would wait for themselves: `flowmesh_worker_free` is for these. Signals do not
- * end the wait.
- *
- * Errors:
- * `TIMEOUT`: some handlers had not returned; their jobs were given back. `FORKED`.
- */
+/** The same as `FLOWMESH_ENQUEUE_OPTIONS_INIT`. */
 FLOWMESH_MUST_USE
-flowmesh_status flowmesh_worker_stop(struct flowmesh_worker *worker,
-                                     int64_t timeout_ms);
+flowmesh_status flowmesh_enqueue_options_init(struct flowmesh_enqueue_options *options, size_t size);
 
-/**
- * What it has done, into `*out`, which begins with its size (`FLOWMESH_WORKER_STATS_INIT`).
- *
- * Threads: any. Does not block.
- *
- * Errors:
- * `FORKED`.
- */
+/** The same as `FLOWMESH_WORKER_OPTIONS_INIT`. */
 FLOWMESH_MUST_USE
-flowmesh_status flowmesh_worker_get_stats(const struct flowmesh_worker *worker,
-                                          struct flowmesh_worker_stats *out);
-
-/**
- * 1 while it takes jobs; 0 once it was stopped, or ended by itself (`flowmesh_worker_error`); or a negative status.
- *
- * Threads: any. Does not block.
- */
-int32_t flowmesh_worker_is_running(const struct flowmesh_worker *worker);
-
-/**
- * Why it ended by itself, as the status and last error of a function that fails; `FLOWMESH_OK` when it did not.
- *
- * Threads: any. Does not block.
- *
- * Errors:
- * `CLOSED`: the mesh was closed. `DISCONNECTED`: the host is gone. `FROZEN`: its disk failed. `FORKED`.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_worker_error(const struct flowmesh_worker *worker);
-
-/**
- * Frees it. It takes no more jobs; handlers that are running finish, and settle their jobs, without being waited for: stop
- * it before to wait. NULL is fine.
- *
- * Threads: any, its own handlers included.
- */
-flowmesh_status flowmesh_worker_free(struct flowmesh_worker *worker);
-
-/**
- * Says what the job's result is to be when its handler returns `FLOWMESH_OK`; it is copied. For jobs that a worker lent to
- * its handler.
- *
- * Threads: any. Does not block.
- *
- * Errors:
- * `UNSUPPORTED`: the job was reserved: give the result to `flowmesh_job_ack`.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_job_set_result(struct flowmesh_job *job,
-                                        const void *result,
-                                        size_t result_bytes);
-
-/**
- * What a job's handler returns when no attempt can succeed: says why, and returns `FLOWMESH_HANDLER_REJECT`.
- *
- *     return flowmesh_handler_reject("there is no such address");
- *
- * Errors:
- * `NULL_ARGUMENT`, `INVALID_ARGUMENT`: `message` is NULL or not UTF-8. Returned from the handler, the attempt fails so.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_handler_reject(const char *message);
-
-/**
- * What a job's handler returns to put the job off by `delay_ms`, at most ten years: the attempt does not count. Returns
- * `FLOWMESH_HANDLER_SNOOZE`.
- *
- * Errors:
- * `INVALID_ARGUMENT`: the delay is below 0. Returned from the handler, the attempt fails so.
- */
-FLOWMESH_MUST_USE
-flowmesh_status flowmesh_handler_snooze(int64_t delay_ms);
+flowmesh_status flowmesh_worker_options_init(struct flowmesh_worker_options *options, size_t size);
 
 /* Inspecting a directory ==================================================================================== */
 

@@ -10,6 +10,17 @@ static flowmesh_request *request, *freed_request;
 static flowmesh_pending *pending, *freed_pending;
 static flowmesh_instance_list *list, *freed_list;
 static flowmesh_snapshot *snapshot, *freed_snapshot;
+static flowmesh_queue *queue, *freed_queue, *idle;
+static flowmesh_job *job, *freed_job;
+static flowmesh_reservation *reservation, *freed_reservation;
+static flowmesh_worker *worker, *freed_worker;
+static flowmesh_name_list *names, *freed_names;
+static flowmesh_queue_settings *settings, *freed_settings;
+static flowmesh_job_list *jobs, *freed_jobs;
+static flowmesh_content *content, *freed_content;
+static flowmesh_schedule_list *schedules, *freed_schedules;
+static flowmesh_inspection *inspection, *freed_inspection;
+static flowmesh_receipt receipt;
 
 static char not_a_handle[64];
 
@@ -59,6 +70,12 @@ static flowmesh_status on_event(void *context, const flowmesh_message *event)
 static flowmesh_status on_request(void *context, flowmesh_request *asked)
 {
     (void)context, (void)asked;
+    return FLOWMESH_OK;
+}
+
+static flowmesh_status on_job(void *context, flowmesh_job *lent)
+{
+    (void)context, (void)lent;
     return FLOWMESH_OK;
 }
 
@@ -187,6 +204,141 @@ static void bad_handles(void)
     CHECK_STATUS(FLOWMESH_ERR_BAD_HANDLE, flowmesh_string_free(json));
 }
 
+static void bad_queue_handles(void)
+{
+    flowmesh_queue *q;
+    flowmesh_job *j;
+    flowmesh_reservation *r;
+    flowmesh_worker *w;
+    flowmesh_name_list *n;
+    flowmesh_queue_settings *s;
+    flowmesh_job_list *l;
+    flowmesh_content *c;
+    flowmesh_schedule_list *t;
+    flowmesh_text text;
+    size_t count;
+    int32_t done;
+    flowmesh_queue_stats stats = FLOWMESH_QUEUE_STATS_INIT;
+    flowmesh_queue_config config = FLOWMESH_QUEUE_CONFIG_INIT;
+    flowmesh_worker_stats worker_stats = FLOWMESH_WORKER_STATS_INIT;
+    flowmesh_job_info info = FLOWMESH_JOB_INFO_INIT;
+    flowmesh_failure failure = FLOWMESH_FAILURE_INIT;
+    flowmesh_schedule schedule = FLOWMESH_SCHEDULE_INIT;
+    flowmesh_inspected inspected = FLOWMESH_INSPECTED_INIT;
+    flowmesh_damage damage = FLOWMESH_DAMAGE_INIT;
+    flowmesh_segment segment = FLOWMESH_SEGMENT_INIT;
+    flowmesh_checkpoint checkpoint = FLOWMESH_CHECKPOINT_INIT;
+    flowmesh_rate rate = {1, 1, 1000};
+    int one = 1;
+    schedule.name = "s", schedule.cron = "@daily";
+
+    MESH(STATUS, flowmesh_queue_declare(h, "q", NULL, &q));
+    MESH(STATUS, flowmesh_queue_open(h, "q", &q));
+    MESH(STATUS, flowmesh_queues(h, &n));
+
+#define QUEUE(kind, call) kind(flowmesh_queue, freed_queue, mesh, call)
+    QUEUE(VALUE, flowmesh_queue_name(h));
+    QUEUE(STATUS, flowmesh_queue_durable(h, FLOWMESH_DURABILITY_OS, 0, &q));
+    QUEUE(STATUS, flowmesh_queue_get_settings(h, &s));
+    QUEUE(STATUS, flowmesh_queue_configure(h, NULL));
+    QUEUE(STATUS, flowmesh_queue_enqueue(h, "", 0, NULL, NULL));
+    QUEUE(STATUS, flowmesh_queue_enqueue_many(h, NULL, 0, NULL, NULL));
+    QUEUE(STATUS, flowmesh_queue_next(h, 0, &j));
+    QUEUE(STATUS, flowmesh_queue_reserve(h, -1, 0, &j, 1, &count));
+    QUEUE(STATUS, flowmesh_queue_reserve_start(h, -1, 0, 1, &r));
+    QUEUE(STATUS, flowmesh_queue_ack_many(h, NULL, 0, NULL));
+    drops = 0;
+    QUEUE(STATUS, flowmesh_worker_start(h, NULL, on_job, &one, on_drop, &w));
+    CHECK(drops == 8);
+    QUEUE(STATUS, flowmesh_queue_cancel(h, receipt.id, NULL, NULL));
+    QUEUE(STATUS, flowmesh_queue_redrive(h, NULL, 0));
+    QUEUE(STATUS, flowmesh_queue_redrive_dead(h, 1, NULL));
+    QUEUE(STATUS, flowmesh_queue_redrive_at(h, 1, &rate));
+    QUEUE(STATUS, flowmesh_queue_purge(h, FLOWMESH_JOB_DEAD, NULL));
+    QUEUE(STATUS, flowmesh_queue_remove(h, receipt.id));
+    QUEUE(STATUS, flowmesh_queue_pause(h));
+    QUEUE(STATUS, flowmesh_queue_resume(h));
+    QUEUE(STATUS, flowmesh_queue_drain(h, NULL));
+    QUEUE(STATUS, flowmesh_queue_schedule(h, &schedule));
+    QUEUE(STATUS, flowmesh_queue_unschedule(h, "s"));
+    QUEUE(STATUS, flowmesh_queue_schedules(h, &t));
+    QUEUE(STATUS, flowmesh_queue_get_stats(h, &stats));
+    QUEUE(STATUS, flowmesh_queue_list(h, FLOWMESH_JOB_READY, NULL, 1, &l));
+    QUEUE(STATUS, flowmesh_queue_peek(h, receipt.id, &l));
+    QUEUE(STATUS, flowmesh_queue_content(h, receipt.id, &c));
+    QUEUE(STATUS, flowmesh_queue_result(h, receipt.id, &c));
+    QUEUE(FREE, flowmesh_queue_free(h));
+
+#define JOB(kind, call) kind(flowmesh_job, freed_job, mesh, call)
+    JOB(VALUE, flowmesh_job_payload(h));
+    JOB(VALUE, flowmesh_job_id(h));
+    JOB(VALUE, flowmesh_job_queue(h));
+    JOB(VALUE, flowmesh_job_group(h));
+    JOB(VALUE, flowmesh_job_content_type(h));
+    JOB(VALUE, flowmesh_job_header(h, "a"));
+    JOB(VALUE, flowmesh_job_header_count(h));
+    JOB(STATUS, flowmesh_job_header_at(h, 0, &text, &text));
+    JOB(VALUE, flowmesh_job_attempt(h));
+    JOB(VALUE, flowmesh_job_max_attempts(h));
+    JOB(VALUE, flowmesh_job_redrives(h));
+    JOB(STATUS, flowmesh_job_priority(h));
+    JOB(STATUS, (flowmesh_status)flowmesh_job_lease_ms(h));
+    JOB(STATUS, (flowmesh_status)flowmesh_job_remaining_ms(h));
+    JOB(STATUS, flowmesh_job_is_cancelled(h));
+    JOB(STATUS, flowmesh_job_cancel_fd(h));
+    JOB(STATUS, flowmesh_job_is_settled(h));
+    JOB(STATUS, flowmesh_job_ack(h, NULL, 0, NULL));
+    JOB(STATUS, flowmesh_job_nack(h, "no", NULL, -1, NULL));
+    JOB(STATUS, flowmesh_job_reject(h, "no", NULL, NULL));
+    JOB(STATUS, flowmesh_job_release(h, NULL));
+    JOB(STATUS, flowmesh_job_snooze(h, 0, NULL));
+    JOB(STATUS, flowmesh_job_keep(h));
+    JOB(STATUS, flowmesh_job_extend(h, -1, NULL));
+    JOB(STATUS, flowmesh_job_progress(h, "", 0));
+    JOB(STATUS, flowmesh_job_set_result(h, "", 0));
+    JOB(STATUS, flowmesh_queue_ack_many(queue, &h, 1, NULL));
+    JOB(FREE, flowmesh_job_free(h));
+    JOB(FREE, flowmesh_job_free_many(&h, 1));
+
+#define RESERVATION(kind, call) kind(flowmesh_reservation, freed_reservation, mesh, call)
+    RESERVATION(STATUS, flowmesh_reservation_wait(h, 0, &j, 1, &count));
+    RESERVATION(STATUS, flowmesh_reservation_try(h, &done, &j, 1, &count));
+    RESERVATION(STATUS, flowmesh_reservation_cancel(h));
+    RESERVATION(STATUS, flowmesh_reservation_fd(h));
+    RESERVATION(FREE, flowmesh_reservation_free(h));
+
+#define WORKER(kind, call) kind(flowmesh_worker, freed_worker, mesh, call)
+    WORKER(STATUS, flowmesh_worker_stop(h, 0));
+    WORKER(STATUS, flowmesh_worker_get_stats(h, &worker_stats));
+    WORKER(STATUS, flowmesh_worker_is_running(h));
+    WORKER(STATUS, flowmesh_worker_error(h));
+    WORKER(FREE, flowmesh_worker_free(h));
+
+    VALUE(flowmesh_name_list, freed_names, mesh, flowmesh_name_list_count(h));
+    VALUE(flowmesh_name_list, freed_names, mesh, flowmesh_name_list_get(h, 0));
+    FREE(flowmesh_name_list, freed_names, mesh, flowmesh_name_list_free(h));
+    STATUS(flowmesh_queue_settings, freed_settings, mesh, flowmesh_queue_settings_get(h, &config));
+    FREE(flowmesh_queue_settings, freed_settings, mesh, flowmesh_queue_settings_free(h));
+    VALUE(flowmesh_job_list, freed_jobs, mesh, flowmesh_job_list_count(h));
+    STATUS(flowmesh_job_list, freed_jobs, mesh, flowmesh_job_list_get(h, 0, &info));
+    STATUS(flowmesh_job_list, freed_jobs, mesh, flowmesh_job_list_failure(h, 0, 0, &failure));
+    FREE(flowmesh_job_list, freed_jobs, mesh, flowmesh_job_list_free(h));
+    VALUE(flowmesh_content, freed_content, mesh, flowmesh_content_payload(h));
+    VALUE(flowmesh_content, freed_content, mesh, flowmesh_content_type(h));
+    VALUE(flowmesh_content, freed_content, mesh, flowmesh_content_header(h, "a"));
+    VALUE(flowmesh_content, freed_content, mesh, flowmesh_content_header_count(h));
+    STATUS(flowmesh_content, freed_content, mesh, flowmesh_content_header_at(h, 0, &text, &text));
+    FREE(flowmesh_content, freed_content, mesh, flowmesh_content_free(h));
+    VALUE(flowmesh_schedule_list, freed_schedules, mesh, flowmesh_schedule_list_count(h));
+    STATUS(flowmesh_schedule_list, freed_schedules, mesh, flowmesh_schedule_list_get(h, 0, &schedule));
+    FREE(flowmesh_schedule_list, freed_schedules, mesh, flowmesh_schedule_list_free(h));
+    STATUS(flowmesh_inspection, freed_inspection, mesh, flowmesh_inspection_get(h, &inspected));
+    STATUS(flowmesh_inspection, freed_inspection, mesh, flowmesh_inspection_damage(h, 0, &damage));
+    STATUS(flowmesh_inspection, freed_inspection, mesh, flowmesh_inspection_segment(h, 0, &segment));
+    STATUS(flowmesh_inspection, freed_inspection, mesh, flowmesh_inspection_checkpoint(h, 0, &checkpoint));
+    FREE(flowmesh_inspection, freed_inspection, mesh, flowmesh_inspection_free(h));
+}
+
 #define CHECK_NULL(call) CHECK_STATUS(FLOWMESH_ERR_NULL_ARGUMENT, call)
 #define CHECK_INVALID(call) CHECK_STATUS(FLOWMESH_ERR_INVALID_ARGUMENT, call)
 
@@ -304,6 +456,250 @@ static void null_arguments(const char *directory)
     CHECK(strcmp(flowmesh_error_get("type"), "T") == 0);
 }
 
+static void null_queue_arguments(const char *directory)
+{
+    flowmesh_queue *q = (flowmesh_queue *)not_a_handle;
+    flowmesh_job *j = (flowmesh_job *)not_a_handle;
+    flowmesh_reservation *r;
+    flowmesh_worker *w;
+    flowmesh_job_list *l;
+    flowmesh_inspection *i;
+    size_t count = 7;
+    int32_t done;
+    int one = 1;
+    flowmesh_enqueue_options options = FLOWMESH_ENQUEUE_OPTIONS_INIT;
+    flowmesh_queue_config config = FLOWMESH_QUEUE_CONFIG_INIT;
+    flowmesh_new_job bytesless = {NULL, 1, NULL}, own = {"x", 1, &options};
+    flowmesh_schedule schedule = FLOWMESH_SCHEDULE_INIT;
+    flowmesh_cursor cursor = FLOWMESH_CURSOR_INIT;
+    flowmesh_group_weight nameless = {NULL, 1, 0};
+    const char *none = NULL;
+
+    CHECK_NULL(flowmesh_queue_declare(mesh, NULL, NULL, &q));
+    CHECK(q == NULL);
+    CHECK_NULL(flowmesh_queue_declare(mesh, "q", NULL, NULL));
+    CHECK_NULL(flowmesh_queue_open(mesh, NULL, &q));
+    CHECK_NULL(flowmesh_queue_open(mesh, "q", NULL));
+    CHECK_NULL(flowmesh_queues(mesh, NULL));
+    CHECK(flowmesh_name_list_get(names, 1000).data == NULL);
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_error_code());
+    CHECK_NULL(flowmesh_queue_durable(queue, FLOWMESH_DURABILITY_OS, 0, NULL));
+    CHECK_INVALID(flowmesh_queue_durable(queue, FLOWMESH_DURABILITY_DEFAULT, 0, &q));
+    CHECK_INVALID(flowmesh_queue_durable(queue, FLOWMESH_DURABILITY_MEMORY, 0, &q));
+    CHECK_INVALID(flowmesh_queue_durable(queue, FLOWMESH_DURABILITY_INTERVAL, 0, &q));
+    CHECK_INVALID(flowmesh_queue_durable(queue, FLOWMESH_DURABILITY_INTERVAL, -1, &q));
+    CHECK_INVALID(flowmesh_queue_durable(queue, FLOWMESH_DURABILITY_OS, 5, &q));
+    CHECK_INVALID(flowmesh_queue_durable(queue, 5, 0, &q));
+    CHECK_NULL(flowmesh_queue_get_settings(queue, NULL));
+    CHECK_NULL(flowmesh_queue_settings_get(settings, NULL));
+    CHECK_NULL(flowmesh_queue_get_stats(queue, NULL));
+
+#define BAD_CONFIG(code, field, value)                                       \
+    do {                                                                     \
+        flowmesh_queue_config bad = FLOWMESH_QUEUE_CONFIG_INIT;              \
+        bad.field = value;                                                   \
+        CHECK_STATUS(code, flowmesh_queue_declare(mesh, "bad", &bad, &q));   \
+        CHECK_STATUS(code, flowmesh_queue_configure(queue, &bad));           \
+    } while (0)
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, struct_size, 3);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, lease_ms, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, lease_ms, -1);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, lease_ms, 43200001);
+    CHECK(strstr(flowmesh_error_message(), "43200.001s") != NULL);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, lease_ms, INT64_MAX);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, ttl_ms, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, ttl_ms, -2);
+    CHECK(strcmp(flowmesh_error_get("ttl_ms"), "-2") == 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, deadline_ms, INT64_MIN);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, aging_ms, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, max_length, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, max_length, -7);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, max_attempts, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, max_attempts, UINT32_MAX);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, payload_bytes_max, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, concurrency, 0);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, group_concurrency, -2);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, backoff.kind, 4);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, backoff.kind, FLOWMESH_BACKOFF_LIST);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, durability, 9);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, durability, FLOWMESH_DURABILITY_INTERVAL);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, uncounted_on_crash, 2);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, keep_dead.age_ms, -1);
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, dead_letter_to, "not a name");
+    BAD_CONFIG(FLOWMESH_ERR_INVALID_ARGUMENT, dead_letter_to, "a\xff");
+    BAD_CONFIG(FLOWMESH_ERR_NULL_ARGUMENT, group_weight_count, 1);
+    config.backoff.kind = FLOWMESH_BACKOFF_LIST;
+    config.backoff.list_count = 1;
+    CHECK_NULL(flowmesh_queue_declare(mesh, "bad", &config, &q));
+    config.backoff.list_count = SIZE_MAX;
+    config.backoff.list_ms = (int64_t[]){1};
+    CHECK_INVALID(flowmesh_queue_declare(mesh, "bad", &config, &q));
+    config = (flowmesh_queue_config)FLOWMESH_QUEUE_CONFIG_INIT;
+    config.group_weights = &nameless;
+    config.group_weight_count = 1;
+    CHECK_NULL(flowmesh_queue_declare(mesh, "bad", &config, &q));
+    flowmesh_rate rate = {0, 1, 1000};
+    config = (flowmesh_queue_config)FLOWMESH_QUEUE_CONFIG_INIT;
+    config.rate = &rate;
+    CHECK_INVALID(flowmesh_queue_declare(mesh, "bad", &config, &q));
+    rate = (flowmesh_rate){1, 1, -5};
+    CHECK_INVALID(flowmesh_queue_declare(mesh, "bad", &config, &q));
+
+    CHECK_NULL(flowmesh_queue_enqueue(queue, NULL, 1, NULL, NULL));
+    CHECK_INVALID(flowmesh_queue_enqueue(queue, "x", SIZE_MAX, NULL, NULL));
+#define BAD_JOB(code, field, value)                                               \
+    do {                                                                          \
+        flowmesh_receipt gone = {{'x'}, {0}, 7, 7};                               \
+        options = (flowmesh_enqueue_options)FLOWMESH_ENQUEUE_OPTIONS_INIT;        \
+        options.field = value;                                                    \
+        CHECK_STATUS(code, flowmesh_queue_enqueue(queue, "x", 1, &options, &gone)); \
+        CHECK(gone.id[0] == '\0' && gone.outcome == 0);                           \
+        CHECK_STATUS(code, flowmesh_queue_enqueue_many(queue, &own, 1, NULL, NULL)); \
+    } while (0)
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, struct_size, 0);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, id, "not an id");
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, id, "\xff");
+    BAD_JOB(FLOWMESH_ERR_NULL_ARGUMENT, header_count, 1);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, group, "");
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, unique_key, "");
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, unique_scope, FLOWMESH_UNIQUE_WAITING);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, unique_scope, 3);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, unique_conflict, 4);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, delay_ms, -1);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, delay_ms, 315360000001);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, run_at_ms, -2);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, ttl_ms, 0);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, lease_ms, 0);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, deadline_ms, -5);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, result_ttl_ms, 0);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, priority, 256);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, priority, -1);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, max_attempts, 0);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, max_attempts, 1001);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, max_attempts, 65537);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, durability, 5);
+    BAD_JOB(FLOWMESH_ERR_INVALID_ARGUMENT, durability_interval_ms, 5);
+    options = (flowmesh_enqueue_options)FLOWMESH_ENQUEUE_OPTIONS_INIT;
+    options.durability = FLOWMESH_DURABILITY_OS; /* of the call, not of one job */
+    CHECK_INVALID(flowmesh_queue_enqueue_many(queue, &own, 1, NULL, NULL));
+    CHECK_NULL(flowmesh_queue_enqueue_many(queue, NULL, 1, NULL, NULL));
+    CHECK_NULL(flowmesh_queue_enqueue_many(queue, &bytesless, 1, NULL, NULL));
+    CHECK_OK(flowmesh_queue_enqueue_many(queue, NULL, 0, NULL, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_TOO_LARGE, flowmesh_queue_enqueue_many(queue, &own, 10001, NULL, NULL));
+
+    CHECK_NULL(flowmesh_queue_next(queue, 0, NULL));
+    CHECK_NULL(flowmesh_queue_reserve(queue, -1, 0, NULL, 1, &count));
+    CHECK(count == 0);
+    CHECK_NULL(flowmesh_queue_reserve(queue, -1, 0, &j, 1, NULL));
+    CHECK_INVALID(flowmesh_queue_reserve(queue, 0, 0, &j, 1, &count));
+    CHECK_INVALID(flowmesh_queue_reserve(queue, 999, 0, &j, 1, &count));
+    CHECK_INVALID(flowmesh_queue_reserve(queue, -2, 0, &j, 1, &count));
+    CHECK_NULL(flowmesh_queue_reserve_start(queue, -1, 0, 1, NULL));
+    CHECK_INVALID(flowmesh_queue_reserve_start(queue, -2, 0, 1, &r));
+    CHECK_NULL(flowmesh_reservation_wait(reservation, 0, NULL, 1, &count));
+    CHECK_NULL(flowmesh_reservation_wait(reservation, 0, &j, 1, NULL));
+    CHECK_INVALID(flowmesh_reservation_wait(reservation, 0, &j, 0, &count));
+    CHECK_INVALID(flowmesh_reservation_try(reservation, &done, &j, 0, &count));
+    CHECK_NULL(flowmesh_reservation_try(reservation, NULL, &j, 1, &count));
+
+    CHECK_NULL(flowmesh_job_ack(job, NULL, 1, NULL));
+    CHECK_NULL(flowmesh_job_nack(job, NULL, NULL, -1, NULL));
+    CHECK_INVALID(flowmesh_job_nack(job, "no", NULL, -2, NULL));
+    CHECK_INVALID(flowmesh_job_nack(job, "\xff", NULL, -1, NULL));
+    CHECK_NULL(flowmesh_job_reject(job, NULL, NULL, NULL));
+    CHECK_INVALID(flowmesh_job_snooze(job, -1, NULL));
+    CHECK_INVALID(flowmesh_job_extend(job, 0, NULL));
+    CHECK_INVALID(flowmesh_job_extend(job, 43200001, NULL));
+    CHECK_NULL(flowmesh_job_progress(job, NULL, 1));
+    CHECK_STATUS(FLOWMESH_ERR_UNSUPPORTED, flowmesh_job_set_result(job, "", 0));
+    CHECK_NULL(flowmesh_job_set_result(job, NULL, 1));
+    CHECK(flowmesh_job_header(job, NULL).data == NULL);
+    CHECK_NULL(flowmesh_error_code());
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_job_header_at(job, 1000, NULL, NULL));
+    CHECK_NULL(flowmesh_job_free_many(NULL, 1));
+    CHECK_OK(flowmesh_job_free_many(NULL, 0));
+    CHECK_NULL(flowmesh_queue_ack_many(queue, NULL, 1, NULL));
+    CHECK_OK(flowmesh_queue_ack_many(queue, NULL, 0, NULL));
+    CHECK(flowmesh_job_is_settled(job) == 0); /* nothing of it has settled the job */
+
+    drops = 0;
+    CHECK_NULL(flowmesh_worker_start(queue, NULL, NULL, &one, on_drop, &w));
+    CHECK_NULL(flowmesh_worker_start(queue, NULL, on_job, &one, on_drop, NULL));
+    flowmesh_worker_options work = FLOWMESH_WORKER_OPTIONS_INIT;
+    work.concurrency = 0;
+    CHECK_INVALID(flowmesh_worker_start(queue, &work, on_job, &one, on_drop, &w));
+    work.concurrency = 1025;
+    CHECK_INVALID(flowmesh_worker_start(queue, &work, on_job, &one, on_drop, &w));
+    work.concurrency = 1, work.lease_ms = 0;
+    CHECK_INVALID(flowmesh_worker_start(queue, &work, on_job, &one, on_drop, &w));
+    CHECK(drops == 5 && w == NULL);
+    CHECK_NULL(flowmesh_worker_get_stats(worker, NULL));
+    CHECK_NULL(flowmesh_handler_reject(NULL));
+    CHECK(flowmesh_handler_reject("no") == FLOWMESH_HANDLER_REJECT);
+    CHECK_INVALID(flowmesh_handler_snooze(-1));
+    CHECK(flowmesh_handler_snooze(5) == FLOWMESH_HANDLER_SNOOZE);
+
+    CHECK_NULL(flowmesh_queue_cancel(queue, NULL, NULL, NULL));
+    CHECK_INVALID(flowmesh_queue_cancel(queue, "x", NULL, NULL));
+    CHECK_NULL(flowmesh_queue_redrive(queue, NULL, 1));
+    CHECK_NULL(flowmesh_queue_redrive(queue, &none, 1));
+    CHECK_STATUS(FLOWMESH_ERR_TOO_LARGE, flowmesh_queue_redrive(queue, &none, 1001));
+    CHECK_NULL(flowmesh_queue_redrive_at(queue, 1, NULL));
+    rate = (flowmesh_rate){0, 1, 1000};
+    CHECK_INVALID(flowmesh_queue_redrive_at(queue, 1, &rate));
+    CHECK_OK(flowmesh_queue_redrive_at(queue, 0, NULL));
+    CHECK_INVALID(flowmesh_queue_purge(queue, 9, NULL));
+    CHECK_INVALID(flowmesh_queue_purge(queue, -1, NULL));
+    CHECK_INVALID(flowmesh_queue_purge(queue, FLOWMESH_JOB_LEASED, NULL));
+    CHECK_NULL(flowmesh_queue_remove(queue, NULL));
+    CHECK_INVALID(flowmesh_queue_remove(queue, "0191e2a0-0000-7000-8000-00000000000g"));
+    CHECK_NULL(flowmesh_queue_list(queue, FLOWMESH_JOB_READY, NULL, 1, NULL));
+    CHECK_INVALID(flowmesh_queue_list(queue, 9, NULL, 1, &l));
+    CHECK_INVALID(flowmesh_queue_list(queue, FLOWMESH_JOB_READY, NULL, 0, &l));
+    CHECK_INVALID(flowmesh_queue_list(queue, FLOWMESH_JOB_READY, NULL, SIZE_MAX, &l));
+    cursor.state = 3;
+    CHECK_INVALID(flowmesh_queue_list(queue, FLOWMESH_JOB_READY, &cursor, 1, &l));
+    CHECK_NULL(flowmesh_queue_peek(queue, NULL, &l));
+    CHECK_NULL(flowmesh_queue_peek(queue, receipt.id, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_queue_peek(queue, "0191e2a0-0000-7000-8000-000000000001", &l));
+    CHECK_NULL(flowmesh_queue_content(queue, receipt.id, NULL));
+    CHECK_NULL(flowmesh_queue_result(queue, receipt.id, NULL));
+    CHECK_NULL(flowmesh_job_list_get(jobs, 0, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_job_list_failure(jobs, 0, 0, NULL)); /* there is none */
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_job_list_failure(jobs, 1, 0, NULL));
+    CHECK(flowmesh_content_header(content, NULL).data == NULL);
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_content_header_at(content, 1000, NULL, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_schedule_list_get(schedules, 1000, &schedule));
+    CHECK_NULL(flowmesh_job_state_parse(NULL));
+    CHECK_INVALID(flowmesh_job_state_parse("running"));
+    CHECK(flowmesh_job_state_parse("retry_wait") == FLOWMESH_JOB_RETRY_WAIT);
+    CHECK(strcmp(flowmesh_job_state_name(FLOWMESH_JOB_DEAD), "dead") == 0);
+    CHECK(strcmp(flowmesh_job_state_name(99), "unknown") == 0);
+
+    CHECK_NULL(flowmesh_queue_schedule(queue, NULL));
+    CHECK_NULL(flowmesh_queue_schedule(queue, &schedule)); /* no name */
+    schedule.name = "s";
+    CHECK_NULL(flowmesh_queue_schedule(queue, &schedule)); /* no times */
+    schedule.cron = "61 * * * *";
+    CHECK_INVALID(flowmesh_queue_schedule(queue, &schedule));
+    CHECK(strcmp(flowmesh_error_get("column"), "1") == 0);
+    schedule.cron = "@daily", schedule.misfire = 3;
+    CHECK_INVALID(flowmesh_queue_schedule(queue, &schedule));
+    schedule.misfire = 0, schedule.overlap = -1;
+    CHECK_INVALID(flowmesh_queue_schedule(queue, &schedule));
+    schedule.overlap = 0, schedule.jitter_ms = -1;
+    CHECK_INVALID(flowmesh_queue_schedule(queue, &schedule));
+    schedule.jitter_ms = 0, schedule.options = &options;
+    CHECK_INVALID(flowmesh_queue_schedule(queue, &schedule)); /* durability is the queue's */
+    CHECK_NULL(flowmesh_queue_unschedule(queue, NULL));
+    CHECK_NULL(flowmesh_queue_schedules(queue, NULL));
+
+    CHECK_NULL(flowmesh_inspect(NULL, &i));
+    CHECK_NULL(flowmesh_inspect(directory, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_inspect("/nowhere/at/all", &i));
+    CHECK_NULL(flowmesh_inspection_get(inspection, NULL));
+}
+
 /* The INIT macros, the functions of the same meaning, and options that are not as they should be. */
 static void options(const char *directory)
 {
@@ -323,6 +719,9 @@ static void options(const char *directory)
     INIT(flowmesh_subscribe_options, FLOWMESH_SUBSCRIBE_OPTIONS_INIT);
     INIT(flowmesh_call_options, FLOWMESH_CALL_OPTIONS_INIT);
     INIT(flowmesh_serve_options, FLOWMESH_SERVE_OPTIONS_INIT);
+    INIT(flowmesh_queue_config, FLOWMESH_QUEUE_CONFIG_INIT);
+    INIT(flowmesh_enqueue_options, FLOWMESH_ENQUEUE_OPTIONS_INIT);
+    INIT(flowmesh_worker_options, FLOWMESH_WORKER_OPTIONS_INIT);
 
     struct {
         flowmesh_open_options known;
@@ -344,6 +743,7 @@ static void options(const char *directory)
     BAD_OPTION(breaker, -1);
     BAD_OPTION(wait_us, -1);
     BAD_OPTION(connect_timeout_ms, -1);
+    BAD_OPTION(repair, 2);
 
     flowmesh_subscription *s;
     flowmesh_subscribe_options subscribe = FLOWMESH_SUBSCRIBE_OPTIONS_INIT;
@@ -392,9 +792,34 @@ static void about_codes(void)
     CHECK(before[0] == '\0' && flowmesh_error_code() == FLOWMESH_OK);
 }
 
+#define CHECK_CLOSED(call) CHECK_STATUS(FLOWMESH_ERR_CLOSED, call)
+
+static void closed_queues(void)
+{
+    flowmesh_queue *q;
+    flowmesh_job *j;
+    flowmesh_worker *w;
+    flowmesh_job_list *l;
+    flowmesh_queue_stats stats = FLOWMESH_QUEUE_STATS_INIT;
+    size_t count;
+    int one = 1;
+    CHECK_CLOSED(flowmesh_queue_declare(mesh, "q", NULL, &q));
+    CHECK_CLOSED(flowmesh_queue_enqueue(queue, "", 0, NULL, NULL));
+    CHECK_CLOSED(flowmesh_queue_next(queue, -1, &j));
+    CHECK_CLOSED(flowmesh_reservation_wait(reservation, -1, &j, 1, &count));
+    CHECK_CLOSED(flowmesh_queue_get_stats(queue, &stats));
+    CHECK_CLOSED(flowmesh_queue_list(queue, FLOWMESH_JOB_READY, NULL, 1, &l));
+    CHECK(flowmesh_job_is_cancelled(job) == 1);
+    CHECK_CLOSED(flowmesh_job_ack(job, NULL, 0, NULL));
+    drops = 0;
+    CHECK_CLOSED(flowmesh_worker_start(queue, NULL, on_job, &one, on_drop, &w));
+    CHECK(drops == 1);
+    CHECK_OK(flowmesh_worker_stop(worker, -1));
+    CHECK(flowmesh_worker_is_running(worker) == 0);
+}
+
 static void closed(void)
 {
-#define CHECK_CLOSED(call) CHECK_STATUS(FLOWMESH_ERR_CLOSED, call)
     flowmesh_message *m;
     flowmesh_subscription *s;
     flowmesh_service *v;
@@ -437,6 +862,7 @@ static void closed(void)
     CHECK_CLOSED(flowmesh_stats_json(mesh, &json));
     CHECK_CLOSED(flowmesh_listen_tcp(mesh, "127.0.0.1:0", "0123456789abcdef", 16, NULL, 0));
     CHECK_CLOSED(flowmesh_request_reply(request, "", 0, NULL, 0));
+    closed_queues();
 }
 
 /* One handle of each type. */
@@ -450,6 +876,18 @@ static void make(void)
     CHECK_OK(flowmesh_service_next(service, SOON_MS, &request));
     CHECK_OK(flowmesh_services(mesh, &list));
     CHECK_OK(flowmesh_stats(mesh, &snapshot));
+    CHECK_OK(flowmesh_queue_declare(mesh, "made", NULL, &queue));
+    CHECK_OK(flowmesh_queue_declare(mesh, "idle", NULL, &idle));
+    CHECK_OK(flowmesh_queue_enqueue(queue, "x", 1, NULL, &receipt));
+    CHECK_OK(flowmesh_queue_next(queue, SOON_MS, &job));
+    CHECK_OK(flowmesh_queue_reserve_start(idle, -1, -1, 1, &reservation));
+    CHECK_OK(flowmesh_worker_start(idle, NULL, on_job, NULL, NULL, &worker));
+    CHECK_OK(flowmesh_queues(mesh, &names));
+    CHECK_OK(flowmesh_queue_get_settings(queue, &settings));
+    CHECK_OK(flowmesh_queue_peek(queue, receipt.id, &jobs));
+    CHECK_OK(flowmesh_queue_content(queue, receipt.id, &content));
+    CHECK_OK(flowmesh_queue_schedules(queue, &schedules));
+    CHECK_OK(flowmesh_inspect(check_directory, &inspection));
 }
 
 static void free_all(void)
@@ -461,6 +899,17 @@ static void free_all(void)
     CHECK_OK(flowmesh_snapshot_free(snapshot));
     CHECK_OK(flowmesh_service_free(service));
     CHECK_OK(flowmesh_subscription_free(subscription));
+    CHECK_OK(flowmesh_worker_free(worker));
+    CHECK_OK(flowmesh_reservation_free(reservation));
+    CHECK_OK(flowmesh_job_free(job));
+    CHECK_OK(flowmesh_queue_free(idle));
+    CHECK_OK(flowmesh_queue_free(queue));
+    CHECK_OK(flowmesh_name_list_free(names));
+    CHECK_OK(flowmesh_queue_settings_free(settings));
+    CHECK_OK(flowmesh_job_list_free(jobs));
+    CHECK_OK(flowmesh_content_free(content));
+    CHECK_OK(flowmesh_schedule_list_free(schedules));
+    CHECK_OK(flowmesh_inspection_free(inspection));
 }
 
 int main(void)
@@ -470,6 +919,10 @@ int main(void)
     make();
     freed_message = message, freed_request = request, freed_pending = pending, freed_list = list;
     freed_snapshot = snapshot, freed_service = service, freed_subscription = subscription;
+    freed_queue = queue, freed_job = job, freed_reservation = reservation, freed_worker = worker;
+    freed_names = names, freed_settings = settings, freed_jobs = jobs, freed_content = content;
+    freed_schedules = schedules, freed_inspection = inspection;
+    CHECK_OK(flowmesh_job_ack(job, NULL, 0, NULL));
     free_all();
     CHECK_OK(flowmesh_connect(directory, NULL, &freed_mesh));
     CHECK_OK(flowmesh_mesh_free(freed_mesh));
@@ -477,7 +930,9 @@ int main(void)
 
     about_codes();
     bad_handles();
+    bad_queue_handles();
     null_arguments(directory);
+    null_queue_arguments(directory);
     options(directory);
     closed();
 

@@ -153,7 +153,17 @@ struct inherited {
     flowmesh_message *message;
     flowmesh_request *request;
     flowmesh_pending *pending;
+    flowmesh_queue *queue;
+    flowmesh_job *job;
+    flowmesh_reservation *reservation;
+    flowmesh_worker *worker;
 };
+
+static flowmesh_status on_job(void *context, flowmesh_job *job)
+{
+    (void)context, (void)job;
+    return FLOWMESH_OK;
+}
 
 #define CHECK_FORKED(call) CHECK_STATUS(FLOWMESH_ERR_FORKED, call)
 
@@ -190,6 +200,23 @@ static int forked_child(void *argument)
     CHECK_FORKED(flowmesh_pending_fd(in->pending));
     CHECK_FORKED(flowmesh_request_reply(in->request, "", 0, NULL, 0));
     CHECK_BYTES("x", flowmesh_message_payload(in->message)); /* plain memory */
+    flowmesh_job *j;
+    flowmesh_queue *u;
+    flowmesh_worker *w;
+    size_t count;
+    int32_t done;
+    CHECK_FORKED(flowmesh_queue_open(in->host, "q", &u));
+    CHECK_FORKED(flowmesh_queue_enqueue(in->queue, "", 0, NULL, NULL));
+    CHECK_FORKED(flowmesh_queue_next(in->queue, -1, &j));
+    CHECK_FORKED(flowmesh_worker_start(in->queue, NULL, on_job, NULL, NULL, &w));
+    CHECK_FORKED(flowmesh_reservation_wait(in->reservation, -1, &j, 1, &count));
+    CHECK_FORKED(flowmesh_reservation_try(in->reservation, &done, &j, 1, &count));
+    CHECK_FORKED(flowmesh_reservation_fd(in->reservation));
+    CHECK_FORKED(flowmesh_worker_stop(in->worker, -1));
+    CHECK_FORKED(flowmesh_worker_error(in->worker));
+    CHECK_FORKED(flowmesh_job_ack(in->job, NULL, 0, NULL));
+    CHECK_FORKED(flowmesh_job_extend(in->job, -1, NULL));
+    CHECK_BYTES("job", flowmesh_job_payload(in->job));
 
     /* The child opens its own, and the directory is still its parent's. */
     flowmesh_mesh *own;
@@ -201,6 +228,10 @@ static int forked_child(void *argument)
     CHECK_OK(flowmesh_publish(own, "from.child", "hello", 5, NULL, NULL));
     CHECK_OK(flowmesh_mesh_free(own));
 
+    CHECK_OK(flowmesh_worker_free(in->worker));
+    CHECK_OK(flowmesh_reservation_free(in->reservation));
+    CHECK_OK(flowmesh_job_free(in->job));
+    CHECK_OK(flowmesh_queue_free(in->queue));
     CHECK_OK(flowmesh_message_free(in->message));
     CHECK_OK(flowmesh_request_free(in->request));
     CHECK_OK(flowmesh_pending_free(in->pending));
@@ -218,6 +249,12 @@ static void handles_stay_with_their_process(void)
     flowmesh_message *message;
     CHECK_OK(flowmesh_open(directory, NULL, &in.host));
     CHECK_OK(flowmesh_connect(directory, NULL, &in.client));
+    CHECK_OK(flowmesh_queue_declare(in.client, "forked", NULL, &in.queue));
+    CHECK_OK(flowmesh_queue_enqueue(in.queue, "job", 3, NULL, NULL));
+    CHECK_OK(flowmesh_queue_next(in.queue, SOON_MS, &in.job));
+    CHECK_OK(flowmesh_job_keep(in.job));
+    CHECK_OK(flowmesh_queue_reserve_start(in.queue, -1, -1, 1, &in.reservation));
+    CHECK_OK(flowmesh_worker_start(in.queue, NULL, on_job, NULL, NULL, &in.worker));
     CHECK_OK(flowmesh_subscribe(in.client, ">", NULL, &in.subscription));
     CHECK_OK(flowmesh_publish(in.host, "a", "x", 1, NULL, NULL));
     CHECK_OK(flowmesh_subscription_receive(in.subscription, SOON_MS, &in.message));
@@ -237,6 +274,12 @@ static void handles_stay_with_their_process(void)
     CHECK_OK(flowmesh_pending_wait(in.pending, SOON_MS, &message));
     CHECK_BYTES("y", flowmesh_message_payload(message));
     CHECK_OK(flowmesh_message_free(message));
+    CHECK_OK(flowmesh_job_ack(in.job, NULL, 0, NULL));
+    CHECK_OK(flowmesh_job_free(in.job));
+    CHECK_OK(flowmesh_reservation_free(in.reservation));
+    CHECK_OK(flowmesh_worker_stop(in.worker, SOON_MS));
+    CHECK_OK(flowmesh_worker_free(in.worker));
+    CHECK_OK(flowmesh_queue_free(in.queue));
     CHECK_OK(flowmesh_message_free(in.message));
     CHECK_OK(flowmesh_request_free(in.request));
     CHECK_OK(flowmesh_pending_free(in.pending));

@@ -52,13 +52,13 @@ done
 if grep -n 'Safety\|TODO\|§' "$header"; then fail "the header says what is not for C"; fi
 
 step "what the library exports is what the header declares, and each function is tested with bad arguments"
-sed -n 's/^[a-z].*[ *]\(flowmesh_[a-z0-9_]*\)(.*/\1/p' "$header" | grep -v '^flowmesh_\(drop\|interrupt\|event_handler\|request_handler\)$' | sort >"$out/declared"
+sed -n 's/^[a-z].*[ *]\(flowmesh_[a-z0-9_]*\)(.*/\1/p' "$header" | grep -v '^flowmesh_\(drop\|interrupt\|event_handler\|request_handler\|job_handler\)$' | sort >"$out/declared"
 nm -D --defined-only "$built/libflowmesh.so" | sed -n 's/.* T \(.*\)@@FLOWMESH_0$/\1/p' | sort >"$out/exported"
 diff "$out/declared" "$out/exported" >&2 || fail "declared (<) and exported (>) differ"
 [ "$(nm -D --defined-only "$built/libflowmesh.so" | grep -vc ' A FLOWMESH_0$')" = "$(wc -l <"$out/exported")" ] ||
 	fail "the library exports more than flowmesh_*"
 while read -r name; do
-	grep -q "$name\|${name%_options_init}_options, FLOWMESH" ffi/tests/arguments.c ffi/tests/check.h || fail "$name is not in arguments.c"
+	grep -q "$name\|${name%_init}, FLOWMESH" ffi/tests/arguments.c ffi/tests/check.h || fail "$name is not in arguments.c"
 done <"$out/declared"
 readelf -d "$built/libflowmesh.so" >"$out/dynamic"
 grep -q 'SONAME.*\[libflowmesh\.so\.0\]' "$out/dynamic" || fail "no soname"

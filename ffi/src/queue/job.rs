@@ -10,6 +10,7 @@ use crate::{
 use flowmesh::{Durability, ErrorKind, Job, ReadySet, Result, Settle, Wait, queue::Content};
 use parking_lot::Mutex;
 use std::{
+    collections::HashSet,
     ffi::{c_char, c_void},
     sync::{Arc, OnceLock},
 };
@@ -288,8 +289,8 @@ pub unsafe extern "C" fn flowmesh_job_snooze(
 /// their order. Returns `FLOWMESH_OK` when all were acked, else the error of the first that was not.
 ///
 /// # Errors
-/// As `flowmesh_job_ack`: `LEASE_LOST` with `outcomes` that are `FLOWMESH_OK` for the others. When one was settled through
-/// its handle before, or is of another queue (`INVALID_ARGUMENT`), or there are too many (`TOO_LARGE`), nothing is acked.
+/// As `flowmesh_job_ack`: with `LEASE_LOST`, `outcomes` say which were acked. When one is of another queue or there twice
+/// (`INVALID_ARGUMENT`), or they are too many (`TOO_LARGE`), nothing is acked.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_queue_ack_many(
     queue: *mut flowmesh_queue,
@@ -309,6 +310,10 @@ pub unsafe extern "C" fn flowmesh_queue_ack_many(
         let jobs = jobs.iter().map(|job| call.live::<JobHandle>(*job)).collect::<Result<Vec<_>>>()?;
         if let Some(job) = jobs.iter().find(|job| job.0.job.queue().id() != handle.queue().id()) {
             return Err(call.invalid("job", job.0.job.id(), "it is of another queue"));
+        }
+        let mut seen = HashSet::new();
+        if let Some(job) = jobs.iter().find(|job| !seen.insert(Arc::as_ptr(&job.0.job))) {
+            return Err(call.invalid("job", job.0.job.id(), "it is there twice"));
         }
         let acked = handle.queue().ack_many(jobs.iter().map(|job| &*job.0.job));
         let each = match acked {

@@ -146,8 +146,8 @@ pub struct flowmesh_job_info {
     pub due_ms: i64,
     /// When it expires if it still waits then; -1: never.
     pub expires_ms: i64,
-    /// The number of the worker that has it; 0: none.
-    pub worker: u64,
+    /// The number of the process that has it, its session; 0 is the host itself. -1: none has.
+    pub worker: i64,
     /// Bytes of its payload.
     pub payload_bytes: u64,
     /// How many of its failures are kept, at most ten: see `flowmesh_job_list_failure`.
@@ -499,7 +499,7 @@ impl Listed {
             since_ms: wall_ms(info.since),
             due_ms: info.due.map_or(-1, wall_ms),
             expires_ms: info.expires.map_or(-1, wall_ms),
-            worker: info.worker.map_or(0, |worker| worker.0),
+            worker: info.worker.map_or(-1, |worker| i64::try_from(worker.0).unwrap_or(i64::MAX)),
             payload_bytes: info.payload_bytes.into(),
             failure_count: info.failures.len(),
             state: info.state as i32,

@@ -1,29 +1,37 @@
-//! Queues of jobs.
+//! Queues of jobs. The header has what is below in the order of these modules.
 
 pub mod enqueue;
+
+pub mod reserve;
+
 pub mod job;
+
+pub mod worker;
+
 pub mod look;
 pub mod manage;
-pub mod options;
-pub mod reserve;
 pub mod schedule;
-pub mod worker;
+
+pub mod options;
 
 use crate::{
     error::c_string,
     flowmesh_status, flowmesh_text,
-    guard::{Call, guard, guard_value},
+    guard::{Call, guard, guard_value, timeout},
     mesh::{MeshHandle, flowmesh_mesh},
     wait::Interrupt,
 };
 use flowmesh::{
-    Queue, Result,
+    ErrorKind, Job, PendingReply, Queue, Result, Wait,
     queue::{JobId, JobState, QueueConfig},
 };
 use options::{LentConfig, flowmesh_queue_config};
+use parking_lot::Mutex;
 use std::{
     ffi::{CString, c_char},
     ptr,
+    sync::Arc,
+    time::Duration,
 };
 
 /// A queue of jobs.
@@ -47,6 +55,10 @@ struct Held {
     queue: Queue,
     interrupt: Interrupt,
     name: CString,
+    /// A forked child has the handle, but not who holds the lock below.
+    pid: u32,
+    /// Who waits for jobs through this handle; `None` once it was freed.
+    waits: Mutex<Option<Vec<Arc<PendingReply>>>>,
 }
 
 pub(crate) struct NamesHandle(Vec<CString>);
@@ -243,20 +255,50 @@ pub unsafe extern "C" fn flowmesh_queue_configure(
     })
 }
 
-/// Frees the handle; the queue and its jobs stay, and so do jobs and workers that came of it. NULL is fine.
+/// Frees the handle; who waits for jobs through it gets `CLOSED`. The queue and its jobs stay, and so do jobs and workers that came of it. NULL is fine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_queue_free(queue: *mut flowmesh_queue) -> flowmesh_status {
-    guard("flowmesh_queue_free", |call| call.free::<QueueHandle>(queue, |_| ()))
+    guard("flowmesh_queue_free", |call| call.free::<QueueHandle>(queue, QueueHandle::end_waits))
 }
 
 impl QueueHandle {
     fn new(queue: Queue, interrupt: Interrupt) -> Self {
         let name = c_string(queue.name());
-        Self(Box::new(Held { queue, interrupt, name }))
+        let (pid, waits) = (std::process::id(), Mutex::new(Some(Vec::new())));
+        Self(Box::new(Held { queue, interrupt, name, pid, waits }))
     }
 
     fn queue(&self) -> &Queue {
         &self.0.queue
+    }
+
+    /// Reserves as [`Queue::reserve`] does, and ends when the handle is freed.
+    fn reserve(&self, call: Call, most: usize, lease: Option<Duration>, timeout_ms: i64) -> Result<Vec<Job>> {
+        let queue = &self.0.queue;
+        // What is there is had without the detour that makes waiting end.
+        let taken = queue.reserve(most, lease, &mut Wait::poll())?;
+        if !taken.is_empty() || timeout_ms == 0 {
+            return Ok(taken);
+        }
+        let freed = || call.error(ErrorKind::Closed).with("queue", "its handle was freed");
+        let pending = Arc::new(queue.start_reserve(most, lease, timeout(timeout_ms))?);
+        self.0.waits.lock().as_mut().ok_or_else(freed)?.push(Arc::clone(&pending));
+        let answered = self.0.interrupt.waiting(-1, |wait| pending.wait(wait));
+        if let Some(waits) = self.0.waits.lock().as_mut() {
+            waits.retain(|other| !Arc::ptr_eq(other, &pending));
+        }
+        match answered {
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(freed()),
+            answered => queue.jobs(answered?),
+        }
+    }
+
+    fn end_waits(&self) {
+        if self.0.pid != std::process::id() {
+            return;
+        }
+        let waits = self.0.waits.lock().take();
+        waits.into_iter().flatten().for_each(|pending| pending.cancel());
     }
 }
 

@@ -1,5 +1,6 @@
 //! How queues and jobs are set up: the core's settings as structs of C, in both directions.
 
+use super::worker::flowmesh_worker_options;
 use crate::{
     error::c_string,
     flowmesh_header, flowmesh_status,
@@ -243,8 +244,10 @@ pub struct flowmesh_enqueue_options {
     pub durability_interval_ms: i64,
 }
 
-/// The same as `FLOWMESH_QUEUE_CONFIG_INIT`, for languages that have no C macros. `size` is the size of the struct as
-/// the caller knows it.
+/// § Settings of queues without macros
+///
+/// Sets `config` to what `FLOWMESH_QUEUE_CONFIG_INIT` says, for languages that have no C macros. `size` is the size of the
+/// struct as the caller knows it.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT`: `size` is not that of any version of the struct.
@@ -265,6 +268,16 @@ pub unsafe extern "C" fn flowmesh_enqueue_options_init(
 ) -> flowmesh_status {
     // SAFETY: the manual asks for a struct of `size` bytes.
     guard("flowmesh_enqueue_options_init", |call| unsafe { call.init(options, size) })
+}
+
+/// The same as `FLOWMESH_WORKER_OPTIONS_INIT`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flowmesh_worker_options_init(
+    options: *mut flowmesh_worker_options,
+    size: usize,
+) -> flowmesh_status {
+    // SAFETY: the manual asks for a struct of `size` bytes.
+    guard("flowmesh_worker_options_init", |call| unsafe { call.init(options, size) })
 }
 
 const BACKOFF: flowmesh_backoff = flowmesh_backoff {

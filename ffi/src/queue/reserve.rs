@@ -36,7 +36,7 @@ struct Held {
 ///
 /// # Errors
 /// `TIMEOUT`: there was none. `INTERRUPTED`: a signal came (see `on_signal`); a job that came meanwhile goes back.
-/// `CLOSED`: the mesh was closed or freed, also while this waited. `DISCONNECTED`, `FORKED`.
+/// `CLOSED`: the queue's handle was freed, or the mesh closed, also while this waited. `DISCONNECTED`, `FORKED`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_queue_next(
     queue: *mut flowmesh_queue,
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn flowmesh_queue_next(
         // SAFETY: the arguments are as the manual asks.
         let out = unsafe { call.out(out, ptr::null_mut(), "out") }?;
         let handle = call.live::<QueueHandle>(queue)?;
-        let taken = handle.0.interrupt.waiting(timeout_ms, |wait| handle.queue().reserve_one(wait))?;
+        let taken = handle.reserve(call, 1, None, timeout_ms)?.into_iter().next();
         let job = taken.ok_or_else(|| call.error(ErrorKind::Timeout).with("timeout_ms", timeout_ms))?;
         out.set(call.give_job(job)?);
         Ok(())
@@ -77,8 +77,7 @@ pub unsafe extern "C" fn flowmesh_queue_reserve(
         let (count, room) = unsafe { (call.out(count, 0, "count")?, call.room(jobs, capacity, "jobs")?) };
         let handle = call.live::<QueueHandle>(queue)?;
         let lease = call.given_time(lease_ms, "lease_ms")?;
-        let taken =
-            handle.0.interrupt.waiting(timeout_ms, |wait| handle.queue().reserve(capacity, lease, wait))?;
+        let taken = handle.reserve(call, capacity, lease, timeout_ms)?;
         count.set(call.give_jobs(taken, room)?);
         Ok(())
     })
