@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import logging
 import os
 import shutil
 import socket
@@ -29,6 +30,8 @@ class Failed(Exception):
 
 
 def main() -> int:
+    # Handlers that are meant to fail would fill the screen.
+    logging.getLogger("flowmesh").setLevel(logging.CRITICAL)
     files = [Path(name) for name in sys.argv[1:]] or sorted(HERE.glob("*.json"))
     passed = failed = 0
     for file in files:
@@ -246,8 +249,9 @@ class Run:
 
     # ---------- meshes
 
-    def do_open(self, mesh: flowmesh.Mesh, name: str, dir: str = ".") -> None:
-        self.meshes[name] = flowmesh.open(self.directory / dir, name=name, **self.host_options())
+    def do_open(self, mesh: flowmesh.Mesh, name: str, dir: str = ".", repair: bool = False) -> None:
+        options = self.host_options()
+        self.meshes[name] = flowmesh.open(self.directory / dir, name=name, repair=repair, **options)
 
     def do_connect(
         self, mesh: flowmesh.Mesh, name: str, dir: str = ".", shown: str | None = None, shared_memory: bool = True
@@ -454,7 +458,7 @@ class Run:
         for name, wanted in queue_config(expect).items():
             if name == "retention":
                 for state, keep in wanted.items():
-                    meets(f"retention.{state}", found["retention"][state], {**found["retention"][state], **keep})
+                    meets_value(f"retention.{state}", found["retention"][state], keep)
             elif isinstance(wanted, dict) and name != "group_weights":
                 meets(name, found[name], flowmesh.Backoff(**wanted))
             else:
@@ -544,7 +548,9 @@ class Run:
                 meets(field, jobs[0].id, self.job_id(wanted))
             elif field == "lease_ms":
                 meets(field, round(jobs[0].lease * 1000), wanted)
-            elif field in ("attempt", "max_attempts", "priority", "redrives", "group", "headers", "content_type"):
+            elif field == "headers":
+                meets_headers(jobs[0].headers, wanted)
+            elif field in ("attempt", "max_attempts", "priority", "redrives", "group", "content_type"):
                 meets_value(field, getattr(jobs[0], field), wanted)
             else:
                 raise Failed(f"nothing is known of {field}")
@@ -600,10 +606,10 @@ class Run:
             job = handle.next(timeout=WATCHDOG)
             if job is None:
                 raise Failed(f"only {got} came")
-            if after_ms is not None and (time.monotonic() - self.marked) * 1000 < after_ms:
-                raise Failed(f"came {(time.monotonic() - self.marked) * 1000:.1f} ms after the mark")
             job.ack()
             got.append(job.payload)
+        if after_ms is not None and (time.monotonic() - self.marked) * 1000 < after_ms:
+            raise Failed(f"came {(time.monotonic() - self.marked) * 1000:.1f} ms after the mark")
         meets("payloads", sorted(got) if any_order else got, sorted(wanted) if any_order else wanted)
 
     def do_ack(self, mesh: flowmesh.Mesh, job: str, result: Any = None, reached: Any = None) -> None:
@@ -622,18 +628,27 @@ class Run:
         meets("errors", found, errors or [None] * len(jobs))
 
     def do_nack(
-        self, mesh: flowmesh.Mesh, job: str, message: str = "", detail: str = "", delay_ms: float | None = None
+        self,
+        mesh: flowmesh.Mesh,
+        job: str,
+        message: str = "",
+        detail: str = "",
+        delay_ms: float | None = None,
+        reached: Any = None,
     ) -> None:
-        self.jobs[job].nack(message, detail, delay=None if delay_ms is None else delay_ms / 1000)
+        delay = None if delay_ms is None else delay_ms / 1000
+        check_reached(self.jobs[job].nack(message, detail, delay=delay), reached)
 
-    def do_reject(self, mesh: flowmesh.Mesh, job: str, message: str = "", detail: str = "") -> None:
-        self.jobs[job].reject(message, detail)
+    def do_reject(
+        self, mesh: flowmesh.Mesh, job: str, message: str = "", detail: str = "", reached: Any = None
+    ) -> None:
+        check_reached(self.jobs[job].reject(message, detail), reached)
 
-    def do_release(self, mesh: flowmesh.Mesh, job: str) -> None:
-        self.jobs[job].release()
+    def do_release(self, mesh: flowmesh.Mesh, job: str, reached: Any = None) -> None:
+        check_reached(self.jobs[job].release(), reached)
 
-    def do_snooze(self, mesh: flowmesh.Mesh, job: str, delay_ms: float) -> None:
-        self.jobs[job].snooze(delay_ms / 1000)
+    def do_snooze(self, mesh: flowmesh.Mesh, job: str, delay_ms: float, reached: Any = None) -> None:
+        check_reached(self.jobs[job].snooze(delay_ms / 1000), reached)
 
     def do_extend(
         self,
@@ -671,13 +686,18 @@ class Run:
     ) -> None:
         became = self.queue(queue, durability).cancel(self.job_id(id), why)
         if expect is not None:
-            meets("what became of it", {"cancelled": "now", "asked": "asked"}.get(became, "finished"), expect)
+            meets("what became of it", became, expect)
 
     def do_redrive(self, mesh: flowmesh.Mesh, queue: str, ids: list[str], durability: Any = None) -> None:
         self.queue(queue, durability).redrive([self.job_id(id) for id in ids])
 
     def do_redrive_dead(
-        self, mesh: flowmesh.Mesh, queue: str, most: int, expect: int | None = None, durability: Any = None
+        self,
+        mesh: flowmesh.Mesh,
+        queue: str,
+        most: int | None = None,
+        expect: int | None = None,
+        durability: Any = None,
     ) -> None:
         count = self.queue(queue, durability).redrive_dead(most)
         if expect is not None:
@@ -716,7 +736,7 @@ class Run:
         mesh: flowmesh.Mesh,
         queue: str,
         of: str,
-        cron: str | None = None,
+        cron: str,
         payload: Any = "",
         durability: Any = None,
         **options: Any,
@@ -725,7 +745,7 @@ class Run:
         if "jitter_ms" in options:
             given["jitter"] = options.pop("jitter_ms") / 1000
         self.queue(queue, durability).schedule(
-            of, cron or "@daily", to_bytes(payload), **{**given, "options": job_options(options)}
+            of, cron, to_bytes(payload), **{**given, "options": job_options(options)}
         )
 
     def do_unschedule(self, mesh: flowmesh.Mesh, queue: str, of: str, durability: Any = None) -> None:
@@ -772,12 +792,14 @@ class Run:
         if more is not None:
             meets("more", listed["cursor"] is not None, more)
 
-    def do_peek(self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Step, durability: Any = None) -> None:
+    def do_peek(
+        self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Step | None = None, durability: Any = None
+    ) -> None:
         handle = self.queue(queue, durability)
 
         def look() -> None:
             info: Step = dict(handle.peek(self.job_id(id)))
-            for field, wanted in expect.items():
+            for field, wanted in (expect or {}).items():
                 if field == "progress":
                     meets_value(field, info[field], None if wanted is None else to_bytes(wanted))
                 elif field == "expires":
@@ -808,12 +830,19 @@ class Run:
 
         until_true(look)
 
-    def do_content(self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Step, durability: Any = None) -> None:
+    def do_content(
+        self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Step | None = None, durability: Any = None
+    ) -> None:
         content: Step = dict(self.queue(queue, durability).content(self.job_id(id)))
-        for field, wanted in expect.items():
-            meets_value(field, content[field], to_bytes(wanted) if field == "payload" else wanted)
+        for field, wanted in (expect or {}).items():
+            if field == "headers":
+                meets_headers(content[field], wanted)
+            else:
+                meets_value(field, content[field], to_bytes(wanted) if field == "payload" else wanted)
 
-    def do_result(self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Any, durability: Any = None) -> None:
+    def do_result(
+        self, mesh: flowmesh.Mesh, queue: str, id: str, expect: Any = None, durability: Any = None
+    ) -> None:
         handle, wanted = self.queue(queue, durability), None if expect is None else to_bytes(expect)
         meets_value("result", handle.result(self.job_id(id)), wanted)
 
@@ -969,6 +998,12 @@ def meets_value(name: str, found: object, wanted: object) -> None:
     """As `meets`, for what may be an object."""
     if found != wanted:
         raise Failed(f"{name} is {found!r}, not {wanted!r}")
+
+
+def meets_headers(found: dict[str, str], wanted: Step) -> None:
+    """Each of these is so; null is for one that is not there."""
+    for name, text in wanted.items():
+        meets_value(f"header {name}", found.get(name), text)
 
 
 def until_true(look: Callable[[], None]) -> None:

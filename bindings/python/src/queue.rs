@@ -15,7 +15,7 @@ use flowmesh::{
     Durability, Error, ErrorKind,
     queue::{
         Answered, Cancelled, Cursor, EnqueueOptions, JobState, NewJobRequest, QueueConfig, QueueReply,
-        QueueRequest, RESERVE_COUNT_MAX,
+        QueueRequest,
     },
 };
 use pyo3::{
@@ -89,8 +89,9 @@ impl Queue {
             let pending = py.detach(|| self.inner.start(request, None))?;
             return Pending::of(py, pending, read);
         }
-        let answered = waiting(py, None, |wait| self.inner.request(request, wait))?;
-        read(py, Ok(answered))
+        // Errors of the core are read too: a handle of a job learns from them.
+        let answered = waiting(py, None, |wait| Ok(self.inner.request(request, wait)))?;
+        read(py, answered)
     }
 
     /// What is only to be done.
@@ -274,7 +275,7 @@ impl Queue {
         lease: Option<f64>,
         timeout: Option<f64>,
     ) -> Result<Bound<'py, PyAny>> {
-        let count = count.within("queue.reserve", "count", 1..=RESERVE_COUNT_MAX as i64)?;
+        let count = count.fitting("queue.reserve", "count")?;
         Self::take(slf, count, lease, timeout, |py, jobs| Ok(PyList::new(py, jobs)?.into_any()))
     }
 
@@ -318,9 +319,6 @@ impl Queue {
                 return Err(invalid("queue.ack", "queue", found, limit));
             }
             all.push(job);
-        }
-        if all.len() > RESERVE_COUNT_MAX {
-            return Err(invalid("queue.ack", "count", all.len(), RESERVE_COUNT_MAX));
         }
         let handles = |all: &[Arc<flowmesh::Job>]| all.to_vec();
         let kept = handles(&all);
@@ -374,7 +372,7 @@ impl Queue {
             queue: self.inner.id(),
             state: JobState::parse(state.0)?,
             cursor: cursor.map(|Text(cursor)| read_cursor(cursor)).transpose()?,
-            most: limit.within("queue.list", "limit", 1..=1000)?,
+            most: limit.fitting("queue.list", "limit")?,
         };
         self.ask(py, request, |py, answered| match answered?.reply {
             QueueReply::Listed(listed) => {
@@ -415,8 +413,8 @@ impl Queue {
         })
     }
 
-    /// Cancels a job: "cancelled" if it waited, "asked" if a worker has it and is to give it back, else the state in
-    /// which it was finished before. `why` is kept with it.
+    /// Cancels a job: "now" if it waited, "asked" if a worker has it and is to give it back, "finished" if it was that
+    /// before. `why` is kept with it.
     #[pyo3(signature = (id, why=Text("")), text_signature = "($self, id, why='')")]
     fn cancel<'py>(
         &self,
@@ -428,9 +426,9 @@ impl Queue {
         self.ask(py, request, |py, answered| match answered?.reply {
             QueueReply::Cancelled(cancelled) => {
                 let name = match cancelled {
-                    Cancelled::Now => "cancelled",
+                    Cancelled::Now => "now",
                     Cancelled::Asked => "asked",
-                    Cancelled::Finished(state) => state.name(),
+                    Cancelled::Finished(_) => "finished",
                 };
                 Ok(PyString::new(py, name).into_any())
             }

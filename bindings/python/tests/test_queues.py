@@ -84,9 +84,12 @@ def test_many_jobs_are_enqueued_at_once(queue: flowmesh.Queue) -> None:
     assert [(job.value, job.group) for job in jobs] == [("own", None), (b"1", "g"), ({"n": 2}, "g"), ("4", "g")]
     assert queue.ack_many(jobs[:3]) == [None] * 3
     assert queue.enqueue_many([]) == []
-    jobs[3].release()
-    with pytest.raises(flowmesh.LeaseLostError):
-        queue.ack_many(jobs)
+    jobs[3].reject("no")
+    # Each has its own answer.
+    queue.enqueue(b"5")
+    new = queue.reserve(1, lease=60, timeout=WATCHDOG)
+    each = queue.ack_many([*new, jobs[0], jobs[3]])
+    assert [type(error) for error in each] == [type(None), flowmesh.LeaseLostError, flowmesh.LeaseLostError]
 
 
 def test_a_reservation_that_finds_nothing_is_empty(queue: flowmesh.Queue) -> None:
@@ -280,8 +283,8 @@ def test_looking_at_jobs(queue: flowmesh.Queue) -> None:
 
 def test_cancelling(queue: flowmesh.Queue) -> None:
     waiting = queue.enqueue(b"1")
-    assert queue.cancel(waiting, "not needed") == "cancelled"
-    assert queue.cancel(waiting) == "cancelled"
+    assert queue.cancel(waiting, "not needed") == "now"
+    assert queue.cancel(waiting) == "finished"
     assert queue.peek(waiting)["state"] == "cancelled"
     running = queue.enqueue(b"2")
     job = take(queue)
@@ -519,7 +522,8 @@ def refusals(queue: flowmesh.Queue) -> Iterator[tuple[Callable[[], object], type
     queue_: Any = queue
     invalid = flowmesh.InvalidArgumentError
     yield lambda: queue.reserve(0), invalid, "1 to 1000"
-    yield lambda: queue.reserve(1001), invalid, "1001"
+    yield lambda: queue.reserve(1001), flowmesh.TooLargeError, "1001"
+    yield lambda: queue.reserve(-1), invalid, "-1"
     yield lambda: queue.reserve(lease=0.1, timeout=0), invalid, "lease"
     yield lambda: queue.next(-1), invalid, "timeout"
     yield lambda: queue_.reserve("1"), TypeError, "str"
@@ -532,8 +536,8 @@ def refusals(queue: flowmesh.Queue) -> Iterator[tuple[Callable[[], object], type
     yield lambda: queue.enqueue(bytes((8 << 20) + 1)), flowmesh.TooLargeError, "8388608"
     yield lambda: queue_.ack_many([1]), TypeError, "flowmesh.Job"
     yield lambda: queue_.list("running"), invalid, "running"
-    yield lambda: queue.list("ready", limit=0), invalid, "limit"
-    yield lambda: queue.list("ready", limit=1001), invalid, "1001"
+    yield lambda: queue.list("ready", limit=0), invalid, "1 to 1000"
+    yield lambda: queue.list("ready", limit=1001), flowmesh.TooLargeError, "1001"
     yield lambda: queue.list("ready", cursor="x"), invalid, "cursor"
     yield lambda: queue.peek("x"), invalid, "UUID"
     yield lambda: queue_.peek(5), TypeError, "id"
@@ -633,3 +637,17 @@ def test_a_directory_can_be_inspected(directory: Path) -> None:
         assert mesh.queue("q").stats()["jobs"]["ready"] == 9
     assert flowmesh.inspect(directory)["damages"] == []
     assert list((directory / "ledger" / "quarantine").iterdir()) != []
+
+
+def test_a_worker_that_lost_its_lease_sees_it(mesh: flowmesh.Mesh) -> None:
+    queue = mesh.declare_queue("q", durability="os", lease=1, backoff=0)
+    queue.enqueue(b"x")
+    late, again = take(queue), take(queue)
+    assert (late.id, again.attempt) == (again.id, 2)
+    with pytest.raises(flowmesh.LeaseLostError):
+        late.extend()
+    assert late.is_cancelled
+    with pytest.raises(flowmesh.LeaseLostError):
+        late.ack("stale")
+    again.ack("fresh")
+    assert queue.stats()["totals"]["done"] == 1

@@ -380,6 +380,29 @@ def test_ctrl_c_ends_a_worker_program(
     assert queue.result(job) == b"finished"
 
 
+def test_a_forked_child_has_no_worker(
+    directory: Path, program: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    process = program(
+        """
+        import os, sys, flowmesh
+
+        mesh = flowmesh.open(sys.argv[1])
+        worker = mesh.process(mesh.declare_queue("q"), print, concurrency=2)
+        child = os.fork()
+        if child == 0:
+            print(worker.running, worker.stop(), worker.wait(), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(worker.running, worker.stop(), flush=True)
+        mesh.close()
+        """,
+        directory,
+    )
+    output, _ = process.communicate(timeout=WATCHDOG)
+    assert output == "False True True\nTrue True\n"
+
+
 def test_options_of_a_worker_that_are_refused(mesh: flowmesh.Mesh, queue: flowmesh.Queue) -> None:
     anything: Any = mesh
     invalid = flowmesh.InvalidArgumentError

@@ -262,7 +262,7 @@ class Queue:
 
     async def cancel(
         self, id: JobId, why: str = ""
-    ) -> Literal["cancelled", "asked", "done", "dead", "expired"]:
+    ) -> Literal["now", "asked", "finished"]:
         """Cancels a job; see `flowmesh.Queue.cancel`."""
         return await self._ask(self._later.cancel(id, why))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from _thread import get_ident
 
 from . import _native
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 class _Threads:
     """The threads of one handle's handler, and the error that ended them."""
 
-    __slots__ = ("_changed", "_error", "_live")
+    __slots__ = ("_changed", "_error", "_live", "_pid")
 
     def __init__(self) -> None:
         self._live: dict[object, int | None] = {}
         self._changed: Condition | None = None
+        self._pid = os.getpid()
         self._error: FlowMeshError | None = None
 
     def start(self, run: Callable[..., None], handle: object, handler: object, name: str, count: int) -> None:
@@ -64,14 +66,15 @@ class _Threads:
 
     def join(self, timeout: float | None) -> bool:
         """Whether all have ended in time, but for the one that asks."""
-        if self._changed is None:
+        # A forked child has none of the threads.
+        if self._changed is None or self._pid != os.getpid():
             return True
         here = get_ident()
         with self._changed:
             return self._changed.wait_for(lambda: all(ident == here for ident in self._live.values()), timeout)
 
     def alive(self) -> bool:
-        return bool(self._live)
+        return bool(self._live) and self._pid == os.getpid()
 
 
 class Subscription(_native.Subscription):

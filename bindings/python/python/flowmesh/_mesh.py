@@ -156,7 +156,8 @@ def _close_each(results: Sequence[object]) -> None:
 class Mesh(_native.Mesh):
     """A host or a client of one mesh, with the same operations. A context manager; leaving it closes the mesh.
 
-    Subscriptions and services keep their mesh alive; closing the mesh ends them.
+    Subscriptions, services, queues and workers keep their mesh alive; closing the mesh ends them. Leaving the mesh lets
+    workers give back the jobs that they have; after `close` alone their attempts count as failed.
     """
 
     _pid: int
@@ -317,15 +318,6 @@ class Mesh(_native.Mesh):
 
         return decorate
 
-    def close(self) -> None:
-        """Leaves the mesh. Who waits gets ClosedError; clients of a host see DisconnectedError. Workers give back what
-        they have. Closing twice is fine.
-        """
-        if not self.closed and self._pid == os.getpid():
-            for worker in list(self._workers):
-                worker.close()
-        super().close()
-
     def services(self) -> list[ServiceInfo]:
         """The services there are, with their instances."""
         return self._ask(super().services)
@@ -344,6 +336,13 @@ class Mesh(_native.Mesh):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Closes it; what its workers have they give back first, so that no attempt is lost for it."""
+        if not self.closed:
+            for worker in list(self._workers):
+                worker.close()
         self.close()
 
     def __repr__(self) -> str:
@@ -380,7 +379,7 @@ def _close_all() -> None:
     """Ends what is open when the interpreter does, so that hosts and callers hear of it at once."""
     for mesh in list(_meshes):
         if mesh._pid == os.getpid():
-            mesh.close()
+            mesh._leave()
 
 
 atexit.register(_close_all)

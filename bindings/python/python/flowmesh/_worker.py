@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from . import _native
 from ._errors import FlowMeshError
 from ._handles import _Threads, log
@@ -43,6 +45,7 @@ class Worker:
     ) -> None:
         self._intake = _native.Intake(queue, concurrency, lease)
         self._queue = queue
+        self._pid = os.getpid()
         self._threads = _Threads()
         try:
             self._threads.start(_work, self, handler, f"flowmesh work {queue.name}", concurrency)
@@ -84,6 +87,9 @@ class Worker:
         self._stop(0.0, _CLOSE_SECONDS)
 
     def _stop(self, timeout: float | None, settle: float) -> bool:
+        if self._pid != os.getpid():
+            # A forked child has neither its threads nor its jobs.
+            return True
         self._intake.stop()
         finished = self._threads.join(timeout)
         if not finished:

@@ -455,10 +455,7 @@ class Mesh:
             source.close()
 
     async def close(self) -> None:
-        """Leaves the mesh. Who waits gets ClosedError; workers give back what they have. Closing twice is fine."""
-        for handle in list(self._handling):
-            if isinstance(handle, Worker):
-                await handle.close()
+        """Leaves the mesh. Who waits gets ClosedError. Closing twice is fine."""
         await asyncio.shield(self._loop.run_in_executor(None, self._mesh.close))
         self._reactor.close()
 
@@ -468,6 +465,10 @@ class Mesh:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # What its workers have they give back, so that no attempt is lost for it.
+        for handle in list(self._handling):
+            if isinstance(handle, Worker):
+                await handle.close()
         await self.close()
 
     def __repr__(self) -> str:
