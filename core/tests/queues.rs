@@ -228,8 +228,13 @@ fn of_jobs_acked_together_each_has_its_own_answer() {
             assert_eq!(each[1].as_ref().unwrap_err().kind(), ErrorKind::LeaseLost);
             assert_eq!(jobs[0].ack(None).unwrap_err().kind(), ErrorKind::LeaseLost);
         }
+        queue.enqueue(b"twice", &options).unwrap();
+        let job = next(&queue);
+        let each = queue.ack_many([&job, &job]).unwrap();
+        assert!(each[0].is_ok(), "{each:?}");
+        assert_eq!(each[1].as_ref().unwrap_err().kind(), ErrorKind::LeaseLost);
         let stats = queue.stats().unwrap();
-        assert_eq!((stats.totals.done, stats.count(JobState::Dead)), (4, 2));
+        assert_eq!((stats.totals.done, stats.count(JobState::Dead)), (5, 2));
     });
 }
 

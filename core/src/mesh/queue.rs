@@ -824,7 +824,8 @@ impl Drop for Job {
 fn acked(jobs: &[&Job], answered: Result<Answered>) -> Result<Vec<Result<()>>> {
     let ours = || jobs.iter().filter(|job| job.is_settling());
     let each = answered.and_then(|answered| match answered.reply {
-        QueueReply::Each(each) if each.len() == ours().count() => Ok(each),
+        // Who names a job twice has it acked once; the second is as if it had been settled before.
+        QueueReply::Each(each) if each.len() == ours().count() || each.len() == distinct(ours()) => Ok(each),
         _ => Err(unexpected("queue.ack")),
     });
     let each = match each {
@@ -846,6 +847,10 @@ fn acked(jobs: &[&Job], answered: Result<Answered>) -> Result<Vec<Result<()>>> {
             None => Err(job.settled_before()),
         })
         .collect())
+}
+
+fn distinct<'a>(jobs: impl Iterator<Item = &'a &'a Job>) -> usize {
+    jobs.map(|job| job.job.token.nonce).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 fn check_settled(answered: Answered) -> Result<Durability> {
