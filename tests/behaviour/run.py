@@ -521,7 +521,8 @@ class Run:
     ) -> None:
         names = [name] if isinstance(name, str) else name or []
         lease = None if lease_ms is None else lease_ms / 1000
-        jobs = self.queue(queue, durability).reserve(count or len(names) or 1, lease=lease, timeout=timeout_ms / 1000)
+        most = len(names) or 1 if count is None else count
+        jobs = self.queue(queue, durability).reserve(most, lease=lease, timeout=timeout_ms / 1000)
         self.check_jobs(jobs, names, **expected)
 
     def check_jobs(
@@ -1036,7 +1037,8 @@ def to_bytes(value: Any) -> bytes:
 def seconds(options: Step) -> Step:
     """Options in milliseconds under Python's names."""
     return {
-        name.removesuffix("_ms"): value / 1000 if name.endswith("_ms") else value for name, value in options.items()
+        name.removesuffix("_ms"): value / 1000 if name.endswith("_ms") and value is not None else value
+        for name, value in options.items()
     }
 
 

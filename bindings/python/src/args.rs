@@ -82,12 +82,11 @@ pub(crate) fn seconds(operation: &'static str, argument: &'static str, value: f6
     if value.is_nan() || value < 0.0 {
         return Err(invalid(operation, argument, value, "seconds, zero or more"));
     }
-    // After an hour a float does not tell nanoseconds any more, only what was not meant.
-    let value = if value > 3600.0 { (value * 1e6).round() / 1e6 } else { value };
     let Ok(time) = Duration::try_from_secs_f64(value) else { return Ok(Duration::MAX) };
-    if value <= 3600.0 {
+    if value < 3600.0 {
         return Ok(time);
     }
+    // Of long times a float does not tell the nanoseconds any more: 315360000.001 has 999987 of them.
     Ok(Duration::new(time.as_secs(), (time.subsec_nanos() + 500) / 1000 * 1000))
 }
 
