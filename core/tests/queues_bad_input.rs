@@ -898,6 +898,32 @@ fn what_a_client_made_up_is_answered_with_the_kind_that_it_is() {
 }
 
 #[test]
+fn a_client_that_waits_too_often_fills_no_memory() {
+    const LIMIT: usize = 4096;
+    let dir = Dir::new();
+    let host = Mesh::open(&dir).unwrap();
+    let here = host.declare_queue("q", &quick()).unwrap();
+    for shared_memory in [true, false] {
+        let client = Mesh::builder().shared_memory(shared_memory).connect(&dir).unwrap();
+        let queue = client.queue("q").unwrap();
+        let waiting: Vec<_> = (0..LIMIT).map(|_| queue.start_reserve(1, None, None).unwrap()).collect();
+        let error = queue.reserve(1, None, &mut Wait::timeout(WATCHDOG)).unwrap_err();
+        let shown = LIMIT.to_string();
+        assert_eq!((error.kind(), error.get("limit")), (ErrorKind::Full, Some(shown.as_str())));
+        // One that does not wait is answered, and room comes back.
+        assert!(queue.reserve(1, None, &mut Wait::poll()).unwrap().is_empty());
+        waiting[0].cancel();
+        assert!(queue.reserve(1, None, &mut Wait::timeout(Duration::from_millis(1))).unwrap().is_empty());
+        client.close();
+        drop((waiting, client));
+        until("it is gone", || host.stats().unwrap().sessions.is_empty());
+        // Nothing is left of them: a job goes to whoever is there.
+        here.enqueue(b"x", &plain()).unwrap();
+        next(&here).ack(None).unwrap();
+    }
+}
+
+#[test]
 fn requests_of_noise_harm_nobody() {
     let mut dice = Dice(seed("noise for queues"));
     let dir = Dir::new();

@@ -167,6 +167,7 @@ impl Host {
             let mut work = opened.work.lock();
             work.closing = true;
             work.by_call.clear();
+            work.by_session.clear();
             work.deadlines.clear();
             work.waiters.drain().map(|(_, waiter)| waiter).collect()
         };

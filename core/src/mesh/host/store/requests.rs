@@ -76,7 +76,16 @@ impl Host {
 
     fn reserve_for(&self, opened: &Arc<Opened>, waiter: &Waiter, to: &ReplyTo) {
         let waits = waiter.until > Moment(os::time::boot_ns());
-        let id = waits.then(|| opened.work.lock().add(waiter.clone()));
+        let id = if waits {
+            let mut work = opened.work.lock();
+            if let Err(error) = work.check_room(to.session()) {
+                drop(work);
+                return self.reply(to, Err(error));
+            }
+            Some(work.add(waiter.clone()))
+        } else {
+            None
+        };
         match opened.reserve(to.session(), waiter, id.map(WaiterId), self.answer_bytes_max()) {
             Ok(outcome) => {
                 let lsn = outcome.lsn;

@@ -7,6 +7,8 @@ pub(super) struct Work {
     pub(super) waiters: HashMap<u64, Waiter>,
     /// The waiters of calls, by session and call.
     pub(super) by_call: HashMap<(u32, u64), u64>,
+    /// How many of them each client has.
+    pub(super) by_session: HashMap<u32, usize>,
     /// When waiters give up, on the boot-time clock.
     pub(super) deadlines: BTreeSet<(Moment, u64)>,
     pub(super) next_waiter: u64,
@@ -92,6 +94,7 @@ impl Work {
         Self {
             waiters: HashMap::new(),
             by_call: HashMap::new(),
+            by_session: HashMap::new(),
             deadlines: BTreeSet::new(),
             next_waiter: 1,
             parked: Vec::new(),
@@ -101,11 +104,22 @@ impl Work {
         }
     }
 
+    /// Whether one more reservation of a session may wait. This process may do as it likes with its memory.
+    pub(super) fn check_room(&self, session: u32) -> Result<()> {
+        let waiting = self.by_session.get(&session).copied().unwrap_or(0);
+        if session == 0 || waiting < WAITERS_MAX {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Full, "queue.reserve").with("reservations", waiting);
+        Err(error.with("limit", WAITERS_MAX))
+    }
+
     pub(super) fn add(&mut self, waiter: Waiter) -> u64 {
         let id = self.next_waiter;
         self.next_waiter += 1;
         if let Who::Call(to) = &waiter.who {
             self.by_call.insert((to.session(), to.call), id);
+            *self.by_session.entry(to.session()).or_default() += 1;
             if waiter.until != Moment::NEVER {
                 self.deadlines.insert((waiter.until, id));
             }
@@ -119,8 +133,17 @@ impl Work {
         let Some(waiter) = self.waiters.remove(&id) else { return false };
         if let Who::Call(to) = &waiter.who {
             self.by_call.remove(&(to.session(), to.call));
+            if let Some(count) = self.by_session.get_mut(&to.session()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.by_session.remove(&to.session());
+                }
+            }
             self.deadlines.remove(&(waiter.until, id));
         }
         true
     }
 }
+
+/// Reservations of one client that may wait at once: what they take here is memory of the host.
+const WAITERS_MAX: usize = 4096;
