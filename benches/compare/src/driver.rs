@@ -148,12 +148,23 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> Result<Self> {
-        let program = std::env::current_exe()?;
-        let directory = program.with_file_name(format!("data-{}", std::process::id()));
+        let beside = std::env::current_exe()?.with_file_name("");
+        // What an interrupted run left may be gigabytes.
+        for entry in std::fs::read_dir(&beside)? {
+            let name = entry?.file_name();
+            let run = name.to_str().and_then(|name| name.strip_prefix(DATA));
+            if run.is_some_and(|run| !std::path::Path::new("/proc").join(run).exists()) {
+                std::fs::remove_dir_all(beside.join(name))?;
+            }
+        }
+        let directory = beside.join(format!("{DATA}{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
         Ok(Self(directory))
     }
 }
+
+/// Before the number of the run's process.
+const DATA: &str = "compare-data-";
 
 impl Drop for Directory {
     fn drop(&mut self) {

@@ -1,9 +1,9 @@
-//! From just before the enqueue until the worker's handler has read the payload, which carries when that was. Everybody
-//! sleeps before each job.
+//! From just before the enqueue until the worker's handler has read the payload, which carries when that was. The
+//! worker sleeps before each job; whoever enqueues stays awake, but lets others have its core.
 
 use std::io::BufRead;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowmesh::{Durability, Queue, WorkerOptions};
 
@@ -70,7 +70,10 @@ pub(crate) fn client(args: &[String]) -> Result<()> {
 /// Enqueues jobs that say when, a tenth as many more to warm up.
 fn pace(queue: &Queue) -> Result<()> {
     for _ in 0..PACED_EVENTS * 11 / 10 {
-        std::thread::sleep(GAP);
+        let quiet_until = Instant::now() + GAP;
+        while Instant::now() < quiet_until {
+            std::thread::yield_now();
+        }
         enqueue(queue, now_ns())?;
     }
     Ok(())
