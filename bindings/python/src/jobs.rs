@@ -152,8 +152,8 @@ impl Job {
 
     /// It is done, with this result unless it is None. Returns how safe that is.
     #[pyo3(signature = (result=None))]
-    fn ack<'py>(&self, py: Python<'py>, result: Option<Bound<'py, PyAny>>) -> Result<Bound<'py, PyAny>> {
-        let result = result.as_ref().map(Encoded::new).transpose()?;
+    fn ack<'py>(&self, py: Python<'py>, result: Option<&Bound<'py, PyAny>>) -> Result<Bound<'py, PyAny>> {
+        let result = result.map(Encoded::new).transpose()?;
         self.settle(py, Settle::Ack(result.as_ref().map(Encoded::as_bytes)))
     }
 

@@ -323,8 +323,7 @@ pub(crate) fn enqueue(
 
 fn enqueue_option(options: &mut EnqueueOptions, name: &str, value: &Bound<'_, PyAny>) -> Result<()> {
     const OPERATION: &str = "queue.enqueue";
-    let time =
-        |argument| Ok::<_, crate::errors::Failure>(seconds(OPERATION, argument, number(value, argument)?)?);
+    let time = |argument| seconds(OPERATION, argument, number(value, argument)?);
     match name {
         "id" => options.id = Some(job_id(value)?),
         "priority" => options.priority = whole_within(OPERATION, "priority", value, 0..=255)?,

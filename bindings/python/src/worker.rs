@@ -269,28 +269,28 @@ impl Intake {
     }
 
     fn sent(&self, sent: Sent) {
-        if let Err(sent) = self.take_answer(sent) {
+        if let Some(sent) = self.take_answer(sent) {
             self.lock().sent.push_back(sent);
         }
     }
 
-    /// Looks at the answer if it is there.
-    fn take_answer(&self, sent: Sent) -> std::result::Result<(), Sent> {
-        let Some(answered) = sent.pending.try_take() else { return Err(sent) };
+    /// Looks at the answer if it is there; gives it back if not.
+    fn take_answer(&self, sent: Sent) -> Option<Sent> {
+        let Some(answered) = sent.pending.try_take() else { return Some(sent) };
         let Sent { telling, .. } = sent;
         let each = match &*telling.jobs {
             [job] => Ok(vec![job.settled(answered).map(drop)]),
             jobs => self.core.acked(jobs.iter().map(|job| &**job), answered),
         };
         self.note_each(telling, each);
-        Ok(())
+        None
     }
 
     /// Looks at the answers that are there, in their order.
     fn collect(&self) {
         loop {
             let Some(sent) = self.lock().sent.pop_front() else { return };
-            if let Err(sent) = self.take_answer(sent) {
+            if let Some(sent) = self.take_answer(sent) {
                 self.lock().sent.push_front(sent);
                 return;
             }
