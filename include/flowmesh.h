@@ -1,10 +1,10 @@
 /*
- * FlowMesh: events and calls between the programs of one machine.
+ * FlowMesh: events, calls and durable job queues between the programs of one machine.
  *
  * Generated from the library's source by cbindgen: change it there, then run `ffi/check-header.sh --write`.
  *
  * One process opens a directory and is the host; others connect to it. All of them publish and receive
- * events, call services and serve them, through shared memory.
+ * events, call services and serve them, through shared memory. Jobs in queues outlive every process.
  *
  *     flowmesh_mesh *mesh;
  *     if (flowmesh_open("/tmp/orders", NULL, &mesh) != FLOWMESH_OK)
