@@ -38,12 +38,12 @@ impl Rate {
     fn new(count: Whole, per: f64, burst: Option<Whole>) -> Result<Self> {
         let operation = "rate";
         let burst = burst.unwrap_or(count);
+        // Its bounds are checked where it is used, by who knows for what.
         let inner = queue::Rate {
-            count: count.within(operation, "rate", 1..=RATE_MAX)?,
+            count: count.fitting(operation, "count")?,
             per: seconds(operation, "per", per)?,
-            burst: burst.within(operation, "burst", 1..=RATE_MAX)?,
+            burst: burst.fitting(operation, "burst")?,
         };
-        QueueConfig { rate: Some(inner), ..QueueConfig::default() }.validate()?;
         Ok(Self { inner })
     }
 
@@ -69,9 +69,6 @@ impl Rate {
         format!("Rate(count={}, per={:?}, burst={})", self.inner.count, self.per(), self.inner.burst)
     }
 }
-
-/// The most that a rate and its burst can be.
-const RATE_MAX: i64 = 1_000_000_000;
 
 /// A key that at most one job of a queue has at a time, for as long as `scope` says: "waiting" is until it is first
 /// handed to a worker, "active" until it is finished, a number so many seconds longer. `on_conflict` is what happens to

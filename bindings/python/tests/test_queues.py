@@ -561,10 +561,12 @@ def refusals(queue: flowmesh.Queue) -> Iterator[tuple[Callable[[], object], type
     yield lambda: queue_.configure(leese=5), TypeError, "leese"
     yield lambda: queue.durable(-1), invalid, "durability"
     yield lambda: queue.durable("memory"), invalid, "memory"  # type: ignore[arg-type]
-    yield lambda: flowmesh.Rate(0), invalid, "rate=0"
-    yield lambda: flowmesh.Rate(1, per=0), invalid, "per"
-    yield lambda: flowmesh.Rate(2**40), invalid, "1 to 1000000000"
-    yield lambda: flowmesh.Rate(1, burst=0), invalid, "burst"
+    yield lambda: queue.redrive_at(1, flowmesh.Rate(0)), invalid, "rate=0"
+    yield lambda: queue.configure(rate=flowmesh.Rate(1, per=0)), invalid, "per 0"
+    yield lambda: queue.configure(group_rate=flowmesh.Rate(1, burst=0)), invalid, "burst 0"
+    yield lambda: queue.configure(rate=flowmesh.Rate(2_000_000_000)), invalid, "1 to 1000000000"
+    yield lambda: flowmesh.Rate(2**40), invalid, "count=1099511627776"
+    yield lambda: flowmesh.Rate(1, per=-1), invalid, "per=-1"
     yield lambda: flowmesh.Unique("k", "never"), invalid, "never"  # type: ignore[arg-type]
     yield lambda: flowmesh.Unique("k", -1), invalid, "-1"
     yield lambda: flowmesh.Unique("k", on_conflict="fail"), invalid, "fail"  # type: ignore[arg-type]
