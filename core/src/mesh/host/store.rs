@@ -106,7 +106,7 @@ impl Fold for MeshFold {
 impl Host {
     /// Opens the ledger if there is one.
     pub(super) fn open_existing_store(&self) -> Result<()> {
-        if self.store.directory.exists() || self.store.repair {
+        if self.store.directory.exists() {
             self.open_store()?;
         }
         Ok(())
