@@ -15,7 +15,7 @@ use crate::{
 };
 use flowmesh::{
     Durability, Error, ErrorKind, PendingReply, Settle, Wait,
-    queue::{QueueReply, QueueRequest, RESERVE_COUNT_MAX},
+    queue::{Answered, QueueReply, QueueRequest, RESERVE_COUNT_MAX},
 };
 use pyo3::{
     prelude::*,
@@ -274,16 +274,23 @@ impl Intake {
         }
     }
 
-    /// Looks at the answer if it is there; gives it back if not.
+    /// Looks at the answer; gives it back if it is not there.
     fn take_answer(&self, sent: Sent) -> Option<Sent> {
-        let Some(answered) = sent.pending.try_take() else { return Some(sent) };
-        let Sent { telling, .. } = sent;
+        match sent.pending.try_take() {
+            Some(answered) => {
+                self.note_answer(sent.telling, answered);
+                None
+            }
+            None => Some(sent),
+        }
+    }
+
+    fn note_answer(&self, telling: Telling, answered: flowmesh::Result<Answered>) {
         let each = match &*telling.jobs {
             [job] => Ok(vec![job.settled(answered).map(drop)]),
             jobs => self.core.acked(jobs.iter().map(|job| &**job), answered),
         };
         self.note_each(telling, each);
-        None
     }
 
     /// Looks at the answers that are there, in their order.
@@ -308,12 +315,7 @@ impl Intake {
             self.lock().sent.push_front(sent);
             return false;
         }
-        let Sent { telling, .. } = sent;
-        let each = match &*telling.jobs {
-            [job] => Ok(vec![job.settled(answered).map(drop)]),
-            jobs => self.core.acked(jobs.iter().map(|job| &**job), answered),
-        };
-        self.note_each(telling, each);
+        self.note_answer(sent.telling, answered);
         true
     }
 
