@@ -649,6 +649,61 @@ fn a_damaged_ledger_says_where_and_opens_with_repair_only() {
     }
 }
 
+#[test]
+fn whatever_batch_is_lost_repair_makes_the_rest_whole() {
+    let mut dice = Dice(seed("lost batches"));
+    for round in 0..8 {
+        let dir = Dir::new();
+        {
+            let host = Mesh::open(&dir).unwrap();
+            let queue = host.declare_queue("q", &quick()).unwrap();
+            for index in 0..20u8 {
+                queue.enqueue(&[index; 100], &plain()).unwrap();
+            }
+            for (index, job) in queue.reserve(12, None, &mut Wait::poll()).unwrap().iter().enumerate() {
+                match index % 4 {
+                    0 => drop(job.ack(Some(b"result")).unwrap()),
+                    1 => drop(job.nack("no").unwrap()),
+                    2 => drop(job.release().unwrap()),
+                    _ => {}
+                }
+            }
+        }
+        let segment = dir.path().join("ledger/00000001.fmj");
+        let mut bytes = fs::read(&segment).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        // The first rounds meet the declaration, which all that follows stands on.
+        let span = if round < 3 { 300 } else { used - 128 };
+        let at = 128 + dice.roll(span as u64) as usize;
+        bytes[at] ^= 1 << dice.roll(8);
+        fs::write(&segment, &bytes).unwrap();
+        let look = |host: &Mesh| {
+            let mut jobs = 0;
+            for name in host.queues().unwrap() {
+                let queue = host.queue(&name).unwrap();
+                assert!(name == "q" || name.starts_with("recovered-"), "{name}");
+                for state in JobState::ALL {
+                    for job in queue.list(state, None, 100).unwrap().jobs {
+                        let content = queue.content(job.id).unwrap();
+                        let payload = content.payload();
+                        assert!(payload.len() == 100 && payload.iter().all(|byte| *byte == payload[0]));
+                        jobs += 1;
+                    }
+                }
+            }
+            jobs
+        };
+        let jobs = {
+            let host = Mesh::builder().repair(true).open(&dir).unwrap();
+            look(&host)
+        };
+        assert!(jobs >= 10, "of 20 jobs {jobs} are left, damaged at {at}");
+        let host = Mesh::open(&dir).unwrap();
+        assert_eq!(look(&host), jobs, "damaged at {at}");
+        host.declare_queue("q", &quick()).unwrap().enqueue(b"new", &plain()).unwrap();
+    }
+}
+
 fn quarantined(dir: &Path) -> usize {
     fs::read_dir(dir.join("ledger/quarantine")).map_or(0, Iterator::count)
 }

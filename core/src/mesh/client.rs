@@ -166,8 +166,16 @@ impl Client {
     /// Sends a frame of any size, waiting for room at most until `deadline`.
     fn send(&self, operation: &'static str, parts: &[&[u8]], wait: &mut Wait<'_>) -> Result<()> {
         let mut outbox = self.lock_outbox(operation, wait)?;
-        self.send_locked(&mut outbox, operation, parts, wait)?;
-        self.flush(&mut outbox)
+        let sent =
+            self.send_locked(&mut outbox, operation, parts, wait).and_then(|()| self.flush(&mut outbox));
+        drop(outbox);
+        match sent {
+            // The host hangs up when it reads our good-bye: who was sending just then learns why.
+            Err(error) if error.kind() == ErrorKind::Disconnected && self.engine.has_close_reason() => {
+                Err(self.engine.closed_error(operation))
+            }
+            sent => sent,
+        }
     }
 
     /// Shows the host what was sent; what a socket does not take now, the poller sends later.

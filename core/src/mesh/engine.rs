@@ -428,6 +428,11 @@ impl Engine {
         if self.is_closed() { Err(self.closed_error(operation)) } else { Ok(()) }
     }
 
+    /// Whether it is closed, or about to be.
+    pub(super) fn has_close_reason(&self) -> bool {
+        self.close_reason.lock().is_some()
+    }
+
     /// Says why it is about to be closed, unless that is known already.
     pub(super) fn set_close_reason(&self, reason: &Error) {
         self.close_reason.lock().get_or_insert_with(|| reason.duplicate());

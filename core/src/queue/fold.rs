@@ -31,12 +31,33 @@ pub struct QueuesFold {
     seen: Option<(Moment, Timestamp)>,
     seed: u64,
     effects: Effects,
+    /// What does not follow is passed over; how often it was.
+    passed_over: Option<u64>,
 }
 
 impl QueuesFold {
     /// Nothing yet. `seed` is any number that cannot be guessed.
     pub fn new(seed: u64) -> Self {
-        Self { queues: BTreeMap::new(), last: Lsn::NONE, seen: None, seed, effects: Effects::default() }
+        Self {
+            queues: BTreeMap::new(),
+            last: Lsn::NONE,
+            seen: None,
+            seed,
+            effects: Effects::default(),
+            passed_over: None,
+        }
+    }
+
+    /// As [`QueuesFold::new`], of a ledger that is repaired: batches before the ones that are fed may be missing. A queue
+    /// whose declaration is among them is called `recovered-` and its owner's number, with settings as they are by
+    /// default; a change of a job that is not there is passed over.
+    pub fn repairing(seed: u64) -> Self {
+        Self { passed_over: Some(0), ..Self::new(seed) }
+    }
+
+    /// Whether anything was passed over or made up, so that the entries as they are say something else.
+    pub fn has_gaps(&self) -> bool {
+        self.passed_over.is_some_and(|count| count > 0)
     }
 
     /// Whether entries and images of `owner` are queues'.
@@ -80,7 +101,13 @@ impl QueuesFold {
         let applied = self.queue(entry.owner, lsn)?.apply(lsn, place, &change, &mut effects).map_err(located);
         effects.clear();
         self.effects = effects;
-        applied
+        match (applied, &mut self.passed_over) {
+            (Err(error), Some(count)) if error.kind() == ErrorKind::Corrupt => {
+                *count += 1;
+                Ok(())
+            }
+            (applied, _) => applied,
+        }
     }
 
     /// Names every place that is still referred to.
@@ -100,6 +127,12 @@ impl QueuesFold {
     }
 
     fn queue(&mut self, owner: Owner, lsn: Lsn) -> Result<&mut QueueState> {
+        if let Some(count) = &mut self.passed_over
+            && !self.queues.contains_key(&owner.0)
+        {
+            *count += 1;
+            self.declare(owner, &format!("recovered-{}", owner.0), super::QueueConfig::default());
+        }
         match self.queues.get_mut(&owner.0) {
             Some((_, state)) => Ok(state),
             None => Err(Error::new(ErrorKind::Corrupt, "queue.recover")

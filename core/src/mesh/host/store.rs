@@ -126,8 +126,10 @@ impl Host {
         let config = LedgerConfig { repair: self.store.repair, ..LedgerConfig::default() };
         let clock = Arc::clone(&config.clock);
         let seed = random_number()?;
-        let mut fold = MeshFold(QueuesFold::new(seed));
+        let mut fold =
+            MeshFold(if self.store.repair { QueuesFold::repairing(seed) } else { QueuesFold::new(seed) });
         let (ledger, _) = Ledger::open(storage, &config, &mut fold)?;
+        let has_gaps = fold.0.has_gaps();
         let (queues, outcome) = Queues::open(fold.0, ledger.clone(), times(), seed, RECENT_BYTES)?;
         queues.watch(self.state.lock().queue_watchers > 0);
         let opened = Arc::new(Opened {
@@ -140,6 +142,10 @@ impl Host {
             tend_changed: Condvar::new(),
             threads: Mutex::default(),
         });
+        if has_gaps {
+            // From now on the state as it was made whole counts, and opening needs no repair any more.
+            self.checkpoint(&opened)?;
+        }
         opened.ledger.on_due({
             let opened = Arc::downgrade(&opened);
             move || {

@@ -105,7 +105,7 @@ impl Host {
     }
 
     /// One part of a checkpoint after the other, while others go on.
-    fn checkpoint(&self, opened: &Arc<Opened>) -> Result<()> {
+    pub(super) fn checkpoint(&self, opened: &Arc<Opened>) -> Result<()> {
         let mut checkpoint = opened.ledger.checkpoint()?;
         let mut imaging = Imaging::default();
         while !opened.queues.image(times(), &mut imaging, &mut checkpoint)? {
