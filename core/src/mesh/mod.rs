@@ -200,7 +200,8 @@ impl MeshBuilder {
     }
 
     /// Host: whether a damaged ledger is opened all the same. What is damaged is moved into `quarantine/` of the ledger's
-    /// folder, never deleted; what was written after it stays. Default: no, opening is refused as
+    /// folder, never deleted; what was written after it stays. A queue whose declaration was lost is called `recovered-`
+    /// and a number, with settings as they are by default. Default: no, opening is refused as
     /// [`Corrupt`](ErrorKind::Corrupt), naming file and offset.
     #[must_use]
     pub fn repair(mut self, yes: bool) -> Self {
