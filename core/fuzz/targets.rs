@@ -194,14 +194,12 @@ pub(crate) fn request(data: &[u8]) {
     if let Ok(answered) = Answered::decode(data) {
         let again = Answered::decode(&answered.encode()).expect("what was decoded encodes");
         assert_eq!(format!("{again:?}"), format!("{answered:?}"));
+        for job in answered.reply.jobs() {
+            let content = &job.content;
+            let _ = (content.payload(), content.content_type(), content.headers());
+        }
         match &answered.reply {
-            QueueReply::Jobs(jobs) => {
-                for job in jobs {
-                    let content = &job.content;
-                    let _ = (content.payload(), content.content_type(), content.headers());
-                }
-            }
-            QueueReply::Each(each) => {
+            QueueReply::Each(each) | QueueReply::Next { each, .. } => {
                 for refused in each.iter().filter_map(|one| one.as_ref().err()) {
                     assert!(!refused.to_error().to_string().is_empty());
                 }

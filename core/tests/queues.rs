@@ -5,7 +5,7 @@ mod support;
 
 use flowmesh::{
     Durability, ErrorKind, Mesh, Queue, ReadySet, Settle, Wait,
-    queue::{EnqueueOptions, Enqueued, JobState, NewJobRequest, QueueConfig},
+    queue::{EnqueueOptions, Enqueued, JobState, NewJobRequest, QueueConfig, QueueRequest},
 };
 use std::{
     thread,
@@ -239,6 +239,71 @@ fn of_jobs_acked_together_each_has_its_own_answer() {
 }
 
 #[test]
+fn a_job_that_is_done_brings_the_next() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let ids: Vec<_> = (0..4_u8).map(|number| queue.enqueue(&[number], &plain()).unwrap().id()).collect();
+        let mut job = next(&queue);
+        for (number, id) in ids.iter().enumerate().take(3) {
+            assert_eq!((job.id(), job.payload()), (*id, &[number as u8][..]));
+            let (reached, next) = job.ack_and_reserve(Some(b"r"), None, &mut Wait::forever()).unwrap();
+            assert_eq!(reached, Durability::Os);
+            let again = job.ack_and_reserve(None, None, &mut Wait::forever()).unwrap_err();
+            assert_eq!(again.kind(), ErrorKind::LeaseLost);
+            job = next.expect("there is one more");
+        }
+        // With a lease of its own, and where nothing is left.
+        let bad = job.ack_and_reserve(None, Some(Duration::ZERO), &mut Wait::forever()).unwrap_err();
+        assert_eq!(bad.kind(), ErrorKind::InvalidArgument);
+        assert!(!job.is_settled());
+        let (_, none) = job.ack_and_reserve(None, None, &mut Wait::forever()).unwrap();
+        assert!(none.is_none());
+        assert_eq!(queue.result(ids[0]).unwrap().as_deref(), Some(&b"r"[..]));
+        assert_eq!(queue.stats().unwrap().totals.done, 4);
+
+        // Who lost his job gets no other with the error.
+        let lost = queue.enqueue(b"lost", &plain()).unwrap().id();
+        let job = next(&queue);
+        let nack = QueueRequest::Nack {
+            queue: queue.id(),
+            token: job.token(),
+            message: "".into(),
+            detail: "".into(),
+            delay: Some(Duration::from_secs(60)),
+        };
+        queue.request(nack, &mut Wait::forever()).unwrap();
+        let other = queue.enqueue(b"other", &plain()).unwrap().id();
+        let error = job.ack_and_reserve(None, None, &mut Wait::forever()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LeaseLost);
+        assert_eq!(queue.peek(lost).unwrap().state, JobState::RetryWait);
+        let left = queue.peek(other).unwrap();
+        assert_eq!((left.state, left.attempt), (JobState::Ready, 0));
+
+        // Several at once, later; given up, what was taken goes back.
+        let mine = next(&queue);
+        let pending = queue.start_ack_and_reserve(&[(&mine, None), (&job, None)], 2, None).unwrap();
+        let answered = pending.wait(&mut Wait::timeout(WATCHDOG));
+        let (each, jobs) = queue.acked_and_reserved([&mine, &job], answered).unwrap();
+        assert!(each[0].is_ok() && jobs.is_empty(), "{each:?}");
+        assert_eq!(each[1].as_ref().unwrap_err().kind(), ErrorKind::LeaseLost);
+        let [one, two] = [(); 2].map(|()| queue.enqueue(b"", &plain()).unwrap().id());
+        let (each, jobs) = queue.ack_and_reserve(&[], 1, None, &mut Wait::forever()).unwrap();
+        assert!(each.is_empty() && jobs.len() == 1 && jobs[0].id() == one);
+        let acks = [(&jobs[0], Some(&b"1"[..])), (&mine, None)];
+        let (each, jobs) = queue.ack_and_reserve(&acks, 9, None, &mut Wait::forever()).unwrap();
+        assert!(each[0].is_ok() && jobs.len() == 1 && jobs[0].id() == two, "{each:?}");
+        assert_eq!(each[1].as_ref().unwrap_err().kind(), ErrorKind::LeaseLost);
+        assert_eq!(queue.result(one).unwrap().as_deref(), Some(&b"1"[..]));
+        jobs[0].ack(None).unwrap();
+        let back = queue.enqueue(b"back", &plain()).unwrap().id();
+        let pending = queue.start_ack_and_reserve(&[], 2, None).unwrap();
+        drop(pending);
+        let job = next(&queue);
+        assert_eq!((job.id(), job.attempt()), (back, 1));
+    });
+}
+
+#[test]
 fn lists_that_are_too_long_are_refused_and_end_no_session() {
     everywhere(|_, mesh| {
         let waits = vec![Duration::from_secs(1); 101];
@@ -295,6 +360,11 @@ fn what_a_client_had_is_anothers_when_it_ends() {
         let client = Mesh::builder().shared_memory(shared).connect(dir.path()).unwrap();
         let waiting = client.queue("q").unwrap().start_reserve(1, None, None).unwrap();
         drop((waiting, client));
+        // What is enqueued before the host has read that would be given to who is gone, and cost an attempt.
+        while !host.stats().unwrap().sessions.is_empty() {
+            assert!(begun.elapsed() < WATCHDOG);
+            thread::sleep(Duration::from_millis(1));
+        }
         queue.configure(&quick()).unwrap();
     }
 }

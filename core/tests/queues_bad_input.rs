@@ -8,9 +8,9 @@ use ErrorKind::{InvalidArgument, LeaseLost, NotFound, TooLarge};
 use flowmesh::{
     Durability, Error, ErrorKind, Job, Mesh, Message, Name, Queue, Settle, Timestamp, Wait,
     queue::{
-        Answered, Backoff, EnqueueOptions, JobId, JobState, Keep, NewJobRequest, OnConflict, QueueConfig,
-        QueueId, QueueReply, QueueRequest, Rate, Retention, Schedule, Scope, Sent as SentRequest, Token,
-        Unique,
+        AckRequest, Answered, Backoff, EnqueueOptions, JobId, JobState, Keep, NewJobRequest, OnConflict,
+        QueueConfig, QueueId, QueueReply, QueueRequest, Rate, Retention, Schedule, Scope,
+        Sent as SentRequest, Token, Unique,
     },
     session::{ConnectConfig, Connected, Sent, bodies, connect_unix},
     wire::{CHUNK_BYTES, Chunk, Draft, Kind},
@@ -382,6 +382,12 @@ fn all_requests(queue: QueueId) -> Vec<QueueRequest<'static>> {
         QueueRequest::Extend { queue, token, lease: None },
         QueueRequest::Ack { queue, token, result: None },
         QueueRequest::AckMany { queue, tokens: vec![token] },
+        QueueRequest::AckAndReserve {
+            queue,
+            acks: vec![AckRequest { token, result: None }],
+            most: 1,
+            lease: None,
+        },
         QueueRequest::Nack { queue, token, message: "".into(), detail: "".into(), delay: None },
         QueueRequest::Reject { queue, token, message: "".into(), detail: "".into() },
         QueueRequest::Snooze { queue, token, delay: SECOND },
@@ -452,9 +458,17 @@ fn a_stale_token_changes_nothing() {
             for request in [
                 QueueRequest::AckMany { queue: queue_id, tokens: vec![token] },
                 QueueRequest::Release { queue: queue_id, tokens: vec![token] },
+                QueueRequest::AckAndReserve {
+                    queue: queue_id,
+                    acks: vec![AckRequest { token, result: Some(b"forged") }],
+                    most: 1,
+                    lease: None,
+                },
             ] {
                 let answered = queue.request(request, &mut Wait::timeout(WATCHDOG)).unwrap();
-                let QueueReply::Each(each) = answered.reply else { panic!("another answer") };
+                let (QueueReply::Each(each) | QueueReply::Next { each, .. }) = answered.reply else {
+                    panic!("another answer")
+                };
                 assert_eq!(each[0].as_ref().unwrap_err().to_error().kind(), ErrorKind::LeaseLost);
             }
         }
@@ -881,6 +895,13 @@ fn what_a_client_made_up_is_answered_with_the_kind_that_it_is() {
         (InvalidArgument, sent(QueueRequest::Reserve { queue, most: 0, lease: None })),
         (TooLarge, sent(QueueRequest::Reserve { queue, most: u32::MAX, lease: None })),
         (InvalidArgument, sent(QueueRequest::Reserve { queue, most: 1, lease: Some(over) })),
+        (InvalidArgument, sent(QueueRequest::AckAndReserve { queue, acks: vec![], most: 0, lease: None })),
+        (TooLarge, sent(QueueRequest::AckAndReserve { queue, acks: vec![], most: 1001, lease: None })),
+        (
+            InvalidArgument,
+            sent(QueueRequest::AckAndReserve { queue, acks: vec![], most: 1, lease: Some(over) }),
+        ),
+        (NotFound, sent(QueueRequest::AckAndReserve { queue: far, acks: vec![], most: 1, lease: None })),
         (LeaseLost, sent(QueueRequest::Ack { queue, token, result: Some(b"x") })),
         (LeaseLost, sent(QueueRequest::Extend { queue, token, lease: None })),
         (InvalidArgument, sent(QueueRequest::Extend { queue, token, lease: Some(over) })),

@@ -12,8 +12,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     ledger::Durability,
     queue::{
-        self, Answered, Cancelled, Cursor, EnqueueOptions, Enqueued, JobId, JobInfo, JobState, Listed,
-        NewJobRequest, QueueConfig, QueueId, QueueReply, QueueRequest, QueueStats, Rate, Schedule, Token,
+        self, AckRequest, Answered, Cancelled, Cursor, EnqueueOptions, Enqueued, JobId, JobInfo, JobState,
+        Listed, NewJobRequest, QueueConfig, QueueId, QueueReply, QueueRequest, QueueStats, Rate, Schedule,
+        Token,
     },
     sync::{AtomicBool, AtomicU32, Ordering},
     wire::Message,
@@ -165,8 +166,12 @@ impl Queue {
     /// [`Protocol`](ErrorKind::Protocol): it is another answer.
     pub fn jobs(&self, answered: Answered) -> Result<Vec<Job>> {
         let QueueReply::Jobs(jobs) = answered.reply else { return Err(unexpected("queue.reserve")) };
+        Ok(self.begin(jobs))
+    }
+
+    fn begin(&self, jobs: Vec<queue::Job>) -> Vec<Job> {
         let held = self.backend.jobs().begin(jobs.iter().map(|job| (job.token.nonce, job.lease)));
-        Ok(jobs.into_iter().zip(held).map(|(job, held)| Job::new(self.clone(), job, held)).collect())
+        jobs.into_iter().zip(held).map(|(job, held)| Job::new(self.clone(), job, held)).collect()
     }
 
     /// Asks for anything and waits for the answer: what all the others are made of.
@@ -233,6 +238,79 @@ impl Queue {
         answered: Result<Answered>,
     ) -> Result<Vec<Result<()>>> {
         acked(&jobs.into_iter().collect::<Vec<_>>(), answered)
+    }
+
+    /// Acks jobs with their results, and takes up to `most` others if they are there, without waiting for one: one
+    /// request, and one write as a rule, instead of two. What workers do from job to job. `lease`: as for
+    /// [`reserve`](Self::reserve). What each ack gives, and the jobs.
+    ///
+    /// # Errors
+    /// Those of [`ack_many`](Self::ack_many); no job was taken then. [`Interrupted`](ErrorKind::Interrupted): jobs that
+    /// were given meanwhile go back.
+    pub fn ack_and_reserve(
+        &self,
+        acks: &[(&Job, Option<&[u8]>)],
+        most: usize,
+        lease: Option<Duration>,
+        wait: &mut Wait<'_>,
+    ) -> Result<(Vec<Result<()>>, Vec<Job>)> {
+        let answered = self.request(self.acking_and_reserving(acks, most, lease), wait);
+        self.acked_and_reserved(acks.iter().map(|(job, _)| *job), answered)
+    }
+
+    /// As [`ack_and_reserve`](Self::ack_and_reserve), to be waited for later; [`Queue::acked_and_reserved`] reads the
+    /// answer.
+    ///
+    /// # Errors
+    /// Those that are known at once.
+    pub fn start_ack_and_reserve(
+        &self,
+        acks: &[(&Job, Option<&[u8]>)],
+        most: usize,
+        lease: Option<Duration>,
+    ) -> Result<PendingReply> {
+        let started = self.start(self.acking_and_reserving(acks, most, lease), None);
+        if started.is_err() {
+            acks.iter().filter(|(job, _)| job.is_settling()).for_each(|(job, _)| job.unsettled());
+        }
+        started
+    }
+
+    fn acking_and_reserving<'a>(
+        &self,
+        acks: &[(&Job, Option<&'a [u8]>)],
+        most: usize,
+        lease: Option<Duration>,
+    ) -> QueueRequest<'a> {
+        let free = acks.iter().filter(|(job, _)| job.settling().is_ok());
+        QueueRequest::AckAndReserve {
+            queue: self.id,
+            acks: free.map(|(job, result)| AckRequest { token: job.token(), result: *result }).collect(),
+            most: u32::try_from(most).unwrap_or(u32::MAX),
+            lease,
+        }
+    }
+
+    /// What came of [`start_ack_and_reserve`](Self::start_ack_and_reserve) of the same jobs, in order, and the jobs
+    /// that are ours now.
+    ///
+    /// # Errors
+    /// Those of [`ack_many`](Self::ack_many).
+    pub fn acked_and_reserved<'a>(
+        &self,
+        acks: impl IntoIterator<Item = &'a Job>,
+        answered: Result<Answered>,
+    ) -> Result<(Vec<Result<()>>, Vec<Job>)> {
+        let mut jobs = Vec::new();
+        let answered = answered.and_then(|Answered { reply, reached }| match reply {
+            QueueReply::Next { each, jobs: next } => {
+                jobs = self.begin(next);
+                Ok(Answered { reply: QueueReply::Each(each), reached })
+            }
+            _ => Err(unexpected("queue.ack")),
+        });
+        let acks: Vec<_> = acks.into_iter().collect();
+        Ok((acked(&acks, answered)?, jobs))
     }
 
     /// The tokens of those that were not settled before, which are marked.
@@ -615,6 +693,38 @@ impl Job {
         self.settle(Settle::Ack(result), &mut Wait::forever())
     }
 
+    /// As [`ack`](Self::ack), and takes the next job of its queue if one is there: one request, and one write as a rule,
+    /// instead of two. `lease`: as for [`Queue::reserve`].
+    ///
+    /// # Errors
+    /// Those of [`ack`](Self::ack); no job was taken then. [`Interrupted`](ErrorKind::Interrupted): a job that was given
+    /// meanwhile goes back.
+    pub fn ack_and_reserve(
+        &self,
+        result: Option<&[u8]>,
+        lease: Option<Duration>,
+        wait: &mut Wait<'_>,
+    ) -> Result<(Durability, Option<Self>)> {
+        self.settling()?;
+        let acks = vec![AckRequest { token: self.token(), result }];
+        let request = QueueRequest::AckAndReserve { queue: self.queue.id, acks, most: 1, lease };
+        let answered = self.queue.request(request, wait);
+        let reached = answered.as_ref().ok().and_then(|answered| answered.reached).unwrap_or(Durability::Os);
+        let (acked, jobs) = self.queue.acked_and_reserved([self], answered)?;
+        let next = jobs.into_iter().next();
+        match acked.into_iter().next() {
+            Some(Err(error)) => {
+                // Who is told of an error is not given a job, too.
+                if let Some(next) = next {
+                    // If that cannot be said its lease ends by itself.
+                    let _ = next.release();
+                }
+                Err(error)
+            }
+            _ => Ok((reached, next)),
+        }
+    }
+
     /// The attempt failed. The job waits for the next as its backoff says, or is dead if this was the last.
     ///
     /// # Errors
@@ -978,7 +1088,8 @@ pub(super) fn release_of(message: &Message) -> Option<QueueRequest<'static>> {
     if message.aux() != JOBS_INSIDE {
         return None;
     }
-    let QueueReply::Jobs(jobs) = Answered::decode(message.payload()).ok()?.reply else { return None };
+    let reply = Answered::decode(message.payload()).ok()?.reply;
+    let jobs = reply.jobs();
     let queue = jobs.first()?.queue;
     Some(QueueRequest::Release { queue, tokens: jobs.iter().map(|job| job.token).collect() })
 }

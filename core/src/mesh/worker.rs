@@ -106,6 +106,15 @@ enum Turn {
     Works(Arc<Job>),
 }
 
+/// What a thread knows of the next job.
+#[derive(Default)]
+enum Next {
+    #[default]
+    Unknown,
+    NoneThere,
+    Taken(Job),
+}
+
 #[derive(Default)]
 struct Counts {
     done: AtomicU64,
@@ -294,14 +303,15 @@ impl Shared {
         index: usize,
         handler: &impl Fn(&Arc<Job>) -> std::result::Result<Option<Vec<u8>>, JobError>,
     ) {
+        let mut next = Next::Unknown;
         while !self.stopping.load(Ordering::Acquire) {
-            match self.take(index) {
+            match self.take(index, std::mem::take(&mut next)) {
                 Ok(Some(job)) => {
                     let job = Arc::new(job);
                     self.state.lock().turns[index] = Turn::Works(Arc::clone(&job));
                     job.keep();
                     let outcome = guarded_job(|| handler(&job));
-                    self.settle(&job, &outcome);
+                    next = self.settle(&job, &outcome);
                     self.state.lock().turns[index] = Turn::Idle;
                 }
                 Ok(None) => {}
@@ -313,6 +323,12 @@ impl Shared {
                 }
             }
         }
+        if let Next::Taken(job) = next
+            && job.release().is_ok()
+        {
+            // Relaxed: a counter.
+            self.counts.released.fetch_add(1, Ordering::Relaxed);
+        }
         let mut state = self.state.lock();
         state.turns[index] = Turn::Idle;
         state.threads -= 1;
@@ -320,11 +336,17 @@ impl Shared {
         self.ended.notify_all();
     }
 
-    fn take(&self, index: usize) -> Result<Option<Job>> {
+    fn take(&self, index: usize, next: Next) -> Result<Option<Job>> {
         let lease = self.options.lease;
-        // What is there is had without the detour that makes waiting cancellable.
-        if let Some(job) = self.queue.reserve(1, lease, &mut Wait::poll())?.into_iter().next() {
-            return Ok(Some(job));
+        match next {
+            Next::Taken(job) => return Ok(Some(job)),
+            Next::NoneThere => {}
+            // What is there is had without the detour that makes waiting cancellable.
+            Next::Unknown => {
+                if let Some(job) = self.queue.reserve(1, lease, &mut Wait::poll())?.into_iter().next() {
+                    return Ok(Some(job));
+                }
+            }
         }
         let pending = Arc::new(self.queue.start_reserve(1, lease, None)?);
         self.state.lock().turns[index] = Turn::Waits(Arc::clone(&pending));
@@ -337,7 +359,8 @@ impl Shared {
         Ok(self.queue.jobs(answered?)?.into_iter().next())
     }
 
-    fn settle(&self, job: &Job, outcome: &std::result::Result<Option<Vec<u8>>, JobError>) {
+    /// Says what came of a job. One that is done makes room for the next, which is had in the same request.
+    fn settle(&self, job: &Job, outcome: &std::result::Result<Option<Vec<u8>>, JobError>) -> Next {
         let counts = &self.counts;
         let (settle, count) = match outcome {
             // What a handler returns that was told to stop is not the whole of its work.
@@ -355,13 +378,20 @@ impl Shared {
         };
         for _ in 0..SETTLE_TRIES {
             if job.is_settled() {
-                return;
+                return Next::Unknown;
             }
-            match job.settle(settle, &mut Wait::forever()) {
-                Ok(_) => {
+            let settled = match settle {
+                Settle::Ack(result) if !self.stopping.load(Ordering::Acquire) => {
+                    let acked = job.ack_and_reserve(result, self.options.lease, &mut Wait::forever());
+                    acked.map(|(_, next)| next.map_or(Next::NoneThere, Next::Taken))
+                }
+                settle => job.settle(settle, &mut Wait::forever()).map(|_| Next::Unknown),
+            };
+            match settled {
+                Ok(next) => {
                     // Relaxed: counters.
                     count.fetch_add(1, Ordering::Relaxed);
-                    return;
+                    return next;
                 }
                 // The disk is full, the host is busy: the lease is being extended meanwhile.
                 Err(error) if error.is_retryable() && !job.is_cancelled() => self.rest(),
@@ -372,7 +402,7 @@ impl Shared {
                         let nack = Settle::Nack { message: shorten(&message, 1024), detail: "", delay: None };
                         if job.settle(nack, &mut Wait::forever()).is_ok() {
                             counts.failed.fetch_add(1, Ordering::Relaxed);
-                            return;
+                            return Next::Unknown;
                         }
                     }
                     break;
@@ -380,6 +410,7 @@ impl Shared {
             }
         }
         counts.lost.fetch_add(1, Ordering::Relaxed);
+        Next::Unknown
     }
 
     fn rest(&self) {

@@ -44,7 +44,7 @@ pub use options::{
     PAYLOAD_BYTES_LIMIT, PROGRESS_BYTES_MAX, QueueConfig, RESERVE_COUNT_MAX, RESULT_TTL_DEFAULT, Rate,
     ReserveOptions, Retention, Scope, TIME_MAX, Unique, WEIGHT_COUNT_MAX, WEIGHT_MAX,
 };
-pub use request::{Answered, NewJobRequest, QueueReply, QueueRequest, Refused, Sent};
+pub use request::{AckRequest, Answered, NewJobRequest, QueueReply, QueueRequest, Refused, Sent};
 pub use state::{Cancelled, Cursor, Delivery, Effects, Event, EventKind, Listed, Nack, NewJob, QueueState};
 pub use time::Times;
 
@@ -57,7 +57,7 @@ use crate::{
 use content::Recent;
 use hashbrown::HashMap;
 use job::IdSource;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},
@@ -465,8 +465,59 @@ impl Queues {
             }
             return Ok(Outcome::of(Vec::new()));
         }
+        self.hand_out(inner, times, now, queue, &changes)
+    }
+
+    /// Acks jobs, and hands out up to `most` others as [`Queues::reserve`] does, in one write where that makes no
+    /// difference: what each ack gives, as [`Queues::ack`] would, and the jobs. When jobs cannot be handed out, there
+    /// are none; what was acked stays so.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::TooLarge`]: more than [`RESERVE_COUNT_MAX`] at once.
+    /// - [`ErrorKind::InvalidArgument`]: the lease or the count is out of bounds.
+    /// - [`ErrorKind::NotFound`]: there is no such queue.
+    /// - Those of [`Ledger::write`]; nothing is acked then.
+    #[expect(clippy::too_many_arguments, reason = "what is done, who asks, for what, and how much of it")]
+    pub fn ack_and_reserve<'a>(
+        &self,
+        times: Times,
+        queue: QueueId,
+        acks: impl ExactSizeIterator<Item = (Token, Option<&'a [u8]>)> + Clone,
+        worker: WorkerId,
+        options: ReserveOptions,
+        most: usize,
+        bytes_max: usize,
+    ) -> Result<Outcome<(Vec<Result<()>>, Vec<Job>)>> {
+        options.validate()?;
+        options::Check("queue.reserve").count(most)?;
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.ack")?;
+        let mut changes = Changes::new();
+        let state = &inner.queue(queue).state;
+        let each = state.ack_many(now, acks, &mut changes)?;
+        if state.can_ack_and_reserve()
+            && state.reserve(now, worker, options, most, bytes_max, &mut changes)? > 0
+        {
+            return Ok(self.hand_out(inner, times, now, queue, &changes)?.map(|jobs| (each, jobs)));
+        }
         let mut outcome = self.commit_changes(&mut inner, now, queue, &changes)?;
-        let (mut jobs, mut unread) = (Vec::with_capacity(given), Vec::new());
+        drop(inner);
+        let jobs = self.reserve(times, queue, worker, options, most, bytes_max, None);
+        let jobs = jobs.map_or_else(|_| Vec::new(), |more| outcome.absorb(more));
+        Ok(outcome.map(|()| (each, jobs)))
+    }
+
+    /// Commits changes, and makes jobs of those that reserve one.
+    fn hand_out(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        times: Times,
+        now: Now,
+        queue: QueueId,
+        changes: &Changes<'_>,
+    ) -> Result<Outcome<Vec<Job>>> {
+        let mut outcome = self.commit_changes(&mut inner, now, queue, changes)?;
+        let (mut jobs, mut unread) = (Vec::with_capacity(changes.len()), Vec::new());
         let Inner { queues, recent, .. } = &mut *inner;
         let state = &queues[queue.0 as usize].state;
         for change in changes.iter() {
@@ -563,7 +614,9 @@ impl Queues {
         queue: QueueId,
         tokens: &[Token],
     ) -> Result<Outcome<Vec<Result<()>>>> {
-        self.change(times, queue, |state, now, changes| state.ack_many(now, tokens, changes))
+        self.change(times, queue, |state, now, changes| {
+            state.ack_many(now, tokens.iter().map(|token| (*token, None)), changes)
+        })
     }
 
     /// Says that an attempt failed: the job waits for the next, or is dead.

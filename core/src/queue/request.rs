@@ -93,6 +93,18 @@ pub enum QueueRequest<'a> {
         #[serde(deserialize_with = "few::<_, _, RESERVE_COUNT_MAX>")]
         tokens: Vec<Token>,
     },
+    /// Jobs are done, and others are taken if there are any, without waiting: [`QueueReply::Next`].
+    AckAndReserve {
+        /// Where.
+        queue: QueueId,
+        /// What is done.
+        #[serde(borrow, deserialize_with = "few::<_, _, RESERVE_COUNT_MAX>")]
+        acks: Vec<AckRequest<'a>>,
+        /// At most so many are taken.
+        most: u32,
+        /// How long each is to be ours. Default: the job's, or the queue's.
+        lease: Option<Duration>,
+    },
     /// An attempt failed: [`QueueReply::Done`].
     Nack {
         /// Where.
@@ -283,12 +295,27 @@ impl QueueRequest<'_> {
                 ReserveOptions { lease: *lease }.validate()
             }
             Self::AckMany { tokens, .. } => many("queue.ack", tokens.len()),
+            Self::AckAndReserve { acks, most, lease, .. } => {
+                many("queue.ack", acks.len())?;
+                Check("queue.reserve").count(*most as usize)?;
+                ReserveOptions { lease: *lease }.validate()
+            }
             Self::Release { tokens, .. } => many("queue.release", tokens.len()),
             Self::Redrive { jobs, .. } => many("queue.redrive", jobs.len()),
             Self::Schedule { schedule, .. } => schedule.validate(),
             _ => Ok(()),
         }
     }
+}
+
+/// A job that is done.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AckRequest<'a> {
+    /// Which.
+    pub token: Token,
+    /// What came of it.
+    #[serde(borrow, with = "bytes_option")]
+    pub result: Option<&'a [u8]>,
 }
 
 /// A job that is to be enqueued.
@@ -361,6 +388,14 @@ pub enum QueueReply {
     },
     /// What became of each, in order.
     Each(Vec<std::result::Result<(), Refused>>),
+    /// What became of each ack, in order, and the jobs that are now the worker's.
+    Next {
+        /// What became of each.
+        each: Vec<std::result::Result<(), Refused>>,
+        /// The jobs.
+        #[serde(deserialize_with = "few::<_, _, RESERVE_COUNT_MAX>")]
+        jobs: Vec<Job>,
+    },
     /// What became of a job that was to be cancelled.
     Cancelled(Cancelled),
     /// How many.
@@ -377,6 +412,16 @@ pub enum QueueReply {
     Content(Option<Content>),
     /// Numbers.
     Stats(Box<QueueStats>),
+}
+
+impl QueueReply {
+    /// The jobs that it gives.
+    pub fn jobs(&self) -> &[Job] {
+        match self {
+            Self::Jobs(jobs) | Self::Next { jobs, .. } => jobs,
+            _ => &[],
+        }
+    }
 }
 
 /// Why one of several was refused: an [`Error`] to be sent.

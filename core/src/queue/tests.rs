@@ -452,6 +452,68 @@ fn many_go_in_one_write() {
 }
 
 #[test]
+fn acks_and_reservations_share_a_write() {
+    let storage = Arc::new(SimStorage::new());
+    let host = Host::over(Arc::clone(&storage) as Arc<dyn Storage>, 1 << 20);
+    let turn = |queue, done: &[Token]| {
+        let acks = done.iter().map(|token| (*token, Some(&b"r"[..])));
+        let options = ReserveOptions::default();
+        host.queues.ack_and_reserve(host.times, queue, acks, WORKER, options, 2, usize::MAX)
+    };
+    let limited = QueueConfig { concurrency: Some(1), ..plain() };
+    let grouped = EnqueueOptions { group: Some("g".to_owned()), ..EnqueueOptions::default() };
+    let one_each = GroupLimits { concurrency: Some(1), ..GroupLimits::default() };
+    let in_groups = QueueConfig { groups: one_each, ..plain() };
+    let plain_job = EnqueueOptions::default();
+    // Where an ack makes room for the next job two writes are needed, and one job is had at a time.
+    for (name, config, options, writes, given) in [
+        ("plain", plain(), &plain_job, 1, 2),
+        ("limited", limited, &plain_job, 2, 1),
+        ("grouped", in_groups, &grouped, 2, 1),
+    ] {
+        let queue = host.declare(name, &config);
+        let ids: Vec<JobId> = (0..5)
+            .map(|_| host.queues.enqueue(host.times, queue, b"x", options).unwrap().value.id())
+            .collect();
+        let mut done: Vec<Token> = Vec::new();
+        let mut handed = Vec::new();
+        loop {
+            let before = host.ledger.status().last;
+            let outcome = turn(queue, &done).unwrap();
+            let (each, jobs) = outcome.value;
+            assert!(each.len() == done.len() && each.iter().all(Result::is_ok), "{name}: {each:?}");
+            if !done.is_empty() && !jobs.is_empty() {
+                assert_eq!(outcome.lsn, Lsn(before.0 + writes), "{name}");
+                assert_eq!(outcome.durability, Durability::Fsync);
+            }
+            done = jobs.iter().map(|job| job.token).collect();
+            handed.extend(done.iter().map(|token| token.job));
+            if jobs.is_empty() {
+                break;
+            }
+            assert!(jobs.len() == given || handed.len() == 5, "{name}: {}", jobs.len());
+        }
+        assert_eq!(handed, ids, "{name}");
+        assert_eq!(host.count(queue, JobState::Done), 5, "{name}");
+        assert_eq!(host.queues.result(queue, ids[4]).unwrap().unwrap().payload(), b"r");
+    }
+    // A token that is stale is refused by itself, and a job is had all the same.
+    let queue = host.declare("other", &plain());
+    let [first, second] = [host.enqueue(queue, b"1"), host.enqueue(queue, b"2")];
+    let stale = Token { nonce: 1, ..Token::default() };
+    let (each, jobs) = turn(queue, &[stale]).unwrap().value;
+    assert_eq!(each[0].as_ref().unwrap_err().kind(), ErrorKind::LeaseLost);
+    assert_eq!(jobs.iter().map(|job| job.token.job).collect::<Vec<_>>(), [first, second]);
+    // What cannot be written is neither acked nor handed out.
+    let third = host.enqueue(queue, b"3");
+    let at = storage.calls(Failure::Io);
+    storage.fail(Fault { failure: Failure::Io, at, for_ever: true });
+    turn(queue, &[jobs[0].token]).unwrap_err();
+    assert_eq!((host.count(queue, JobState::Leased), host.count(queue, JobState::Ready)), (2, 1));
+    assert_eq!(host.queues.info(host.times, queue, third).unwrap().state, JobState::Ready);
+}
+
+#[test]
 fn draining_says_when_nothing_is_left() {
     let host = Host::new();
     let mail = host.declare("mail", &plain());

@@ -825,7 +825,8 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
         }
         40 | 41 => {
             let tokens: Vec<Token> = (0..4).filter_map(|_| pick_token(dice, &leased, model)).collect();
-            let results = rig.state.ack_many(now, &tokens, &mut changes).unwrap();
+            let results =
+                rig.state.ack_many(now, tokens.iter().map(|token| (*token, None)), &mut changes).unwrap();
             assert_eq!(results.len(), tokens.len());
             for (token, result) in tokens.into_iter().zip(results) {
                 let result = result.map_err(|error| error.kind());

@@ -458,26 +458,37 @@ impl QueueState {
         Ok(())
     }
 
-    /// Acks several; what each of them gives.
+    /// Acks several, each with its result; what each of them gives.
     ///
     /// # Errors
     /// - [`ErrorKind::TooLarge`]: more than [`RESERVE_COUNT_MAX`] at once.
-    pub fn ack_many(&self, now: Now, tokens: &[Token], changes: &mut Changes<'_>) -> Result<Vec<Result<()>>> {
-        Check("queue.ack").bytes("job_count", tokens.len(), RESERVE_COUNT_MAX)?;
-        changes.reserve(tokens.len());
+    pub fn ack_many<'a>(
+        &self,
+        now: Now,
+        acks: impl ExactSizeIterator<Item = (Token, Option<&'a [u8]>)> + Clone,
+        changes: &mut Changes<'a>,
+    ) -> Result<Vec<Result<()>>> {
+        Check("queue.ack").bytes("job_count", acks.len(), RESERVE_COUNT_MAX)?;
+        changes.reserve(acks.len());
         // As they were handed out, as a rule: then no two are the same.
-        if tokens.is_sorted_by(|one, next| one.job < next.job) {
-            return Ok(tokens.iter().map(|token| self.ack(now, *token, None, changes)).collect());
+        if acks.clone().map(|(token, _)| token).is_sorted_by(|one, next| one.job < next.job) {
+            return Ok(acks.map(|(token, result)| self.ack(now, token, result, changes)).collect());
         }
-        let mut seen = HashSet::with_capacity(tokens.len());
+        let mut seen = HashSet::with_capacity(acks.len());
         // The second of two that are the same repeats the first.
-        Ok(tokens
-            .iter()
-            .map(|token| {
+        Ok(acks
+            .map(|(token, result)| {
                 let mut planned = Changes::new();
-                self.ack(now, *token, None, if seen.insert(*token) { &mut *changes } else { &mut planned })
+                let to = if seen.insert(token) { &mut *changes } else { &mut planned };
+                self.ack(now, token, result, to)
             })
             .collect())
+    }
+
+    /// Whether acks and a reservation may be planned together: then what is reserved is what would have been before the
+    /// acks. Not where an ack makes room that the reservation could not see: in a group, or under a limit.
+    pub fn can_ack_and_reserve(&self) -> bool {
+        self.groups.is_alone() && self.config.concurrency.is_none()
     }
 
     /// Says that an attempt failed: the job waits for the next, or is dead.

@@ -43,7 +43,7 @@ impl Host {
             QueueRequest::RedriveDead { queue, most } => {
                 self.add_chore(opened, to, queue, Errand::RedriveDead(most));
             }
-            request => match opened.perform(&request) {
+            request => match opened.perform(&request, to.session(), self.answer_bytes_max()) {
                 Ok(outcome) => {
                     let wanted = to.durability.unwrap_or(durability_of(&request, &outcome));
                     let lsn = opened.to_wait_for(&request, outcome.lsn);
@@ -115,12 +115,6 @@ impl Host {
 
     /// Sends jobs that were reserved for a call.
     fn give(&self, opened: &Arc<Opened>, to: ReplyTo, jobs: Vec<crate::queue::Job>, lsn: Lsn) {
-        if let Party::Session(session) = &to.party
-            && session.dead.load(Ordering::Acquire)
-        {
-            self.take_back(opened, &jobs);
-            return;
-        }
         let wanted = to.durability.unwrap_or(Durability::Os);
         self.finish(opened, to, QueueReply::Jobs(jobs), lsn, wanted);
     }
@@ -142,6 +136,12 @@ impl Host {
         lsn: Lsn,
         wanted: Durability,
     ) {
+        if let Party::Session(session) = &to.party
+            && !reply.jobs().is_empty()
+            && session.dead.load(Ordering::Acquire)
+        {
+            return self.take_back(opened, reply.jobs());
+        }
         if lsn == Lsn::NONE {
             self.reply(&to, Ok(Answered { reply, reached: None }));
         } else if wanted == Durability::Fsync {
@@ -260,10 +260,10 @@ impl Host {
     pub(super) fn prepare_reply(&self, to: &ReplyTo, answered: Result<Answered>) {
         let mut jobs = None;
         let answered = answered.and_then(|answered| {
-            let inside = matches!(&answered.reply, QueueReply::Jobs(jobs) if !jobs.is_empty());
+            let inside = !answered.reply.jobs().is_empty();
             let payload = answered.encode();
-            if inside && let QueueReply::Jobs(inside) = answered.reply {
-                jobs = Some(inside);
+            if inside {
+                jobs = Some(answered.reply);
             }
             crate::mesh::check_payload(&payload, self.config.max_message_bytes, "queue.answer")?;
             let aux = if inside { JOBS_INSIDE } else { 0 };
@@ -287,8 +287,8 @@ impl Host {
                 true
             }
         };
-        if let (Some(jobs), Some(opened), true) = (jobs, self.store.get(), failed || !given) {
-            self.take_back(opened, &jobs);
+        if let (Some(reply), Some(opened), true) = (jobs, self.store.get(), failed || !given) {
+            self.take_back(opened, reply.jobs());
         }
     }
 
@@ -376,7 +376,7 @@ impl Host {
                 self.errand_here(opened, queue, Errand::RedriveDead(most), durability)?
             }
             request => {
-                let outcome = opened.perform(&request)?;
+                let outcome = opened.perform(&request, 0, usize::MAX)?;
                 let wanted = durability.unwrap_or(durability_of(&request, &outcome));
                 let lsn = opened.to_wait_for(&request, outcome.lsn);
                 (self.follow(opened, outcome), lsn, wanted)
@@ -484,7 +484,12 @@ impl Opened {
     }
 
     /// Carries out everything that neither waits nor takes long.
-    fn perform(&self, request: &QueueRequest<'_>) -> Result<Outcome<QueueReply>> {
+    fn perform(
+        &self,
+        request: &QueueRequest<'_>,
+        session: u32,
+        bytes_max: usize,
+    ) -> Result<Outcome<QueueReply>> {
         let (queues, now) = (&self.queues, times());
         let done = |outcome: Result<Outcome<()>>| Ok(outcome?.map(|()| QueueReply::Done));
         let plain = |reply| Ok(Outcome::of(reply));
@@ -523,6 +528,13 @@ impl Opened {
             QueueRequest::Ack { queue, token, result } => done(queues.ack(now, queue, token, result)),
             QueueRequest::AckMany { queue, ref tokens } => {
                 Ok(queues.ack_many(now, queue, tokens)?.map(|each| QueueReply::Each(refused(each))))
+            }
+            QueueRequest::AckAndReserve { queue, ref acks, most, lease } => {
+                let acks = acks.iter().map(|ack| (ack.token, ack.result));
+                let (worker, options) = (WorkerId(session.into()), ReserveOptions { lease });
+                let most = most as usize;
+                let outcome = queues.ack_and_reserve(now, queue, acks, worker, options, most, bytes_max)?;
+                Ok(outcome.map(|(each, jobs)| QueueReply::Next { each: refused(each), jobs }))
             }
             QueueRequest::Nack { queue, token, ref message, ref detail, delay } => {
                 done(queues.nack(now, queue, token, crate::queue::Nack { message, detail, delay }))
@@ -618,6 +630,7 @@ fn is_change(request: &QueueRequest<'_>) -> bool {
             | QueueRequest::Enqueue { .. }
             | QueueRequest::Ack { .. }
             | QueueRequest::AckMany { .. }
+            | QueueRequest::AckAndReserve { .. }
             | QueueRequest::Cancel { .. }
             | QueueRequest::Pause { .. }
             | QueueRequest::Resume { .. }
