@@ -67,6 +67,7 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("reserve", queues::reserve),
     ("checkLease", queues::check_lease),
     ("ackJobs", queues::ack_jobs),
+    ("ackAndReserve", queues::ack_and_reserve),
     ("settle", queues::settle),
     ("extend", queues::extend),
     ("progress", queues::progress),

@@ -44,8 +44,8 @@ use crate::{
 use flowmesh::{
     Durability, Error, ErrorKind, Job, Name, PendingReply, Queue, Result, Wait,
     queue::{
-        Answered, Cancelled, Content, Cursor, EnqueueOptions, JobId, JobState, Listed, NewJobRequest,
-        QueueReply, QueueRequest, ReserveOptions, Token,
+        AckRequest, Answered, Cancelled, Content, Cursor, EnqueueOptions, JobId, JobState, Listed,
+        NewJobRequest, QueueReply, QueueRequest, Refused, ReserveOptions, Token,
     },
 };
 use serde::Deserialize;
@@ -68,6 +68,8 @@ pub(crate) enum Asked {
     Jobs { queue: Queue, keep: bool },
     /// The end of jobs, among which those at these places were left out.
     Settled { jobs: Vec<(u64, Job)>, spared: Vec<usize> },
+    /// The same of acks, and the jobs that come after them, whose leases are to be kept alive.
+    Next { queue: Queue, jobs: Vec<(u64, Job)>, spared: Vec<usize> },
     /// A longer lease of this job.
     Extended(u64),
     /// That it was told how far this job has come.
@@ -294,6 +296,35 @@ fn lease(call: &Call, index: usize) -> Result<Option<Duration>> {
 /// cancelled are left out, and told as refused. All are of one queue.
 pub(crate) fn ack_jobs(state: &State, call: &Call) -> Result<Answer> {
     let (count, wanted, sparing) = (call.id(0)? as usize, durability(call, 1)?, call.flag(2)?);
+    let (jobs, spared) = take_jobs(state, count, sparing)?;
+    let tokens = jobs.iter().map(|(_, job)| job.token()).collect();
+    settle_all(state, jobs, spared, wanted, |queue| QueueRequest::AckMany { queue: queue.id(), tokens })
+}
+
+/// Arguments: the queue, how many keys of its jobs lie in the scratch memory, as doubles, the most jobs to be taken
+/// after they are acked, their lease in ms (below 0 for theirs), how safe it is to be. Jobs that were cancelled are left
+/// out, and told as refused.
+///
+/// The answer begins with the bytes of what was refused (u64), and that as JSON, padded to a multiple
+/// of 8; the jobs follow.
+pub(crate) fn ack_and_reserve(state: &State, call: &Call) -> Result<Answer> {
+    let queue = queue(state, call, durability(call, 4)?)?;
+    let (count, most, lease) = (call.id(1)? as usize, call.number(2)? as u32, lease(call, 3)?);
+    let (jobs, spared) = take_jobs(state, count, true)?;
+    let acks = jobs.iter().map(|(_, job)| AckRequest { token: job.token(), result: None }).collect();
+    match queue.start(QueueRequest::AckAndReserve { queue: queue.id(), acks, most, lease }, None) {
+        Ok(reply) => state.ask(reply, Asked::Next { queue, jobs, spared }),
+        Err(error) => {
+            state.lease_again(jobs);
+            Err(error)
+        }
+    }
+}
+
+type Taken = (Vec<(u64, Job)>, Vec<usize>);
+
+/// The jobs whose keys lie in the scratch memory, and the places of those that were left there.
+fn take_jobs(state: &State, count: usize, sparing: bool) -> Result<Taken> {
     let keys: Vec<u64> = {
         let mut scratch = state.scratch()?;
         let (doubles, _) = scratch.bytes().as_chunks::<8>();
@@ -314,8 +345,7 @@ pub(crate) fn ack_jobs(state: &State, call: &Call) -> Result<Answer> {
             }
         }
     }
-    let tokens = jobs.iter().map(|(_, job)| job.token()).collect();
-    settle_all(state, jobs, spared, wanted, |queue| QueueRequest::AckMany { queue: queue.id(), tokens })
+    Ok((jobs, spared))
 }
 
 /// Arguments: the job's key, how it ends, the result or message, the detail, the delay in ms (below 0 for none), how
@@ -496,14 +526,17 @@ impl State {
             Asked::Jobs { queue, keep } => {
                 let jobs = queue.jobs(answered?)?;
                 let mut packed = Vec::with_capacity(jobs.len() * 256);
-                for job in jobs {
-                    let key = self.new_id();
-                    if keep {
-                        job.keep();
-                    }
-                    pack_job(&job, key, &mut packed);
-                    self.leases.insert(key, job);
-                }
+                self.lease_all(jobs, keep, &mut packed);
+                self.deliver(packed)
+            }
+            Asked::Next { queue, jobs, spared } => {
+                let (Answered { reply, reached }, jobs) = self.unless_failed(answered, jobs)?;
+                let QueueReply::Next { each, jobs: next } = reply else { return Err(unexpected()) };
+                let refused = self.refused(jobs, &spared, each);
+                let next = queue.jobs(Answered { reply: QueueReply::Jobs(next), reached })?;
+                let mut packed = Vec::with_capacity(8 + next.len() * 256);
+                pack_refused(&refused, &mut packed);
+                self.lease_all(next, true, &mut packed);
                 self.deliver(packed)
             }
             Asked::Extended(key) => {
@@ -520,20 +553,45 @@ impl State {
 
     /// What became of jobs that were to end; those that have not ended can be ended again.
     fn settled(&self, jobs: Vec<(u64, Job)>, spared: &[usize], answered: Result<Answered>) -> Result<Answer> {
-        let Answered { reply, reached } = match answered {
-            Ok(answered) => answered,
-            Err(error) => {
-                if error.kind() != ErrorKind::LeaseLost {
-                    self.lease_again(jobs);
-                }
-                return Err(error);
-            }
-        };
+        let (Answered { reply, reached }, jobs) = self.unless_failed(answered, jobs)?;
         let each = match reply {
             QueueReply::Done => Vec::new(),
             QueueReply::Each(each) => each,
             _ => return Err(unexpected()),
         };
+        let refused = self.refused(jobs, spared, each);
+        let reached = reached.unwrap_or(Durability::Os);
+        let (code, interval) = durability_code(reached);
+        if refused.is_empty() && interval == 0.0 {
+            return Ok(Answer::Number(f64::from(code)));
+        }
+        let refused: Value = refused.iter().map(refused_json).collect();
+        Ok(Answer::Text(json!({ "reached": Safety::of(reached), "refused": refused }).to_string()))
+    }
+
+    fn unless_failed(
+        &self,
+        answered: Result<Answered>,
+        jobs: Vec<(u64, Job)>,
+    ) -> Result<(Answered, Vec<(u64, Job)>)> {
+        match answered {
+            Ok(answered) => Ok((answered, jobs)),
+            Err(error) => {
+                if error.kind() != ErrorKind::LeaseLost {
+                    self.lease_again(jobs);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Those that did not end, by their places, with the reasons.
+    fn refused(
+        &self,
+        jobs: Vec<(u64, Job)>,
+        spared: &[usize],
+        each: Vec<std::result::Result<(), Refused>>,
+    ) -> Vec<(usize, Error)> {
         let cancelled = |at: &usize| (*at, Error::new(ErrorKind::Cancelled, "job.settle"));
         let mut refused: Vec<(usize, Error)> = spared.iter().map(cancelled).collect();
         let places = (0..jobs.len() + spared.len()).filter(|at| !spared.contains(at));
@@ -546,13 +604,19 @@ impl State {
                 refused.push((at, error));
             }
         }
-        let reached = reached.unwrap_or(Durability::Os);
-        let (code, interval) = durability_code(reached);
-        if refused.is_empty() && interval == 0.0 {
-            return Ok(Answer::Number(f64::from(code)));
+        refused
+    }
+
+    /// Jobs that are this environment's from now on.
+    fn lease_all(&self, jobs: Vec<Job>, keep: bool, packed: &mut Vec<u8>) {
+        for job in jobs {
+            let key = self.new_id();
+            if keep {
+                job.keep();
+            }
+            pack_job(&job, key, packed);
+            self.leases.insert(key, job);
         }
-        let refused: Value = refused.iter().map(refused_json).collect();
-        Ok(Answer::Text(json!({ "reached": Safety::of(reached), "refused": refused }).to_string()))
     }
 
     fn lease_again(&self, jobs: Vec<(u64, Job)>) {
@@ -608,6 +672,16 @@ impl State {
 
 fn unexpected() -> Error {
     Error::new(ErrorKind::Protocol, "queue.request").with("violation", "another answer than was asked for")
+}
+
+fn pack_refused(refused: &[(usize, Error)], packed: &mut Vec<u8>) {
+    let json = match refused {
+        [] => String::new(),
+        refused => Value::from_iter(refused.iter().map(refused_json)).to_string(),
+    };
+    packed.extend_from_slice(&(json.len() as u64).to_le_bytes());
+    packed.extend_from_slice(json.as_bytes());
+    packed.resize(packed.len().next_multiple_of(8), 0);
 }
 
 fn refused_json((index, error): &(usize, Error)) -> Value {

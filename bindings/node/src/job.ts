@@ -8,7 +8,7 @@ import { native, type QueueAnswer } from './native.js'
 import { decode, encode, JSON_TYPE, utf8 } from './payload.js'
 import type { Queue } from './queue.js'
 import { durability, leaseMs as checkLease, time } from './queue-options.js'
-import { json, nothing, packed, settled, whenAnswered } from './replies.js'
+import { json, nothing, packed, readRefused, type Refused, settled, whenAnswered } from './replies.js'
 import type { Durability, Headers, Payload, Reached, Signal } from './types.js'
 
 /** A job's payload, headers and content type, or what it was acked with. Its bytes are its own. */
@@ -367,18 +367,28 @@ export function safety(operation: string, options: CallSafety | undefined): numb
 }
 
 /** @internal The jobs of a reservation. */
-export function readJobs(queue: Queue, answer: QueueAnswer, make: (queue: Queue, block: Buffer, at: number) => Job): Job[] {
+export function readJobs(queue: Queue, answer: QueueAnswer, make: MakeJob, from = 0): Job[] {
   const [memory, end] = packed(answer)
   const jobs: Job[] = []
-  if (end === 0) return jobs
+  if (end === from) return jobs
   // Together when they are few: a job that is kept long keeps the others' memory.
   const whole = memory !== scratch ? memory : end <= TOGETHER_BYTES ? own(memory, 0, end) : undefined
-  for (let at = 0; at < end; ) {
+  for (let at = from; at < end; ) {
     const bytes = memory.readUInt32LE(at)
     jobs.push(whole === undefined ? make(queue, own(memory, at, at + bytes), 0) : make(queue, whole, at))
     at += bytes
   }
   return jobs
+}
+
+type MakeJob = (queue: Queue, block: Buffer, at: number) => Job
+
+/** @internal What was not acked, and the jobs that come next. */
+export function readNext(queue: Queue, answer: QueueAnswer, make: MakeJob): [refused: readonly Refused[], jobs: Job[]] {
+  const [memory] = packed(answer)
+  const bytes = memory.readUInt32LE(0)
+  const refused = bytes === 0 ? [] : readRefused(JSON.parse(memory.toString('utf8', 8, 8 + bytes)))
+  return [refused, readJobs(queue, answer, make, Math.ceil((8 + bytes) / 8) * 8)]
 }
 
 /** @internal The content of an answer. */
@@ -471,8 +481,18 @@ function refuse(job: Job, error: unknown, reject: (error: unknown) => void): voi
 
 /** @internal Acks the jobs of these keys, at most a thousand; with `sparing` those that were cancelled are refused. */
 export function ackJobs(keys: readonly number[], wanted: number, sparing: boolean): QueueAnswer {
-  for (let at = 0; at < keys.length; at++) doubles[at] = keys[at]!
+  writeKeys(keys)
   return native.ackJobs(keys.length, wanted, sparing)
+}
+
+/** @internal The same, sparing; and reserves up to `room` jobs, if they are there. `readNext` reads the answer. */
+export function ackAndReserve(queue: number, keys: readonly number[], room: number, leaseMs: number, wanted: number): QueueAnswer {
+  writeKeys(keys)
+  return native.ackAndReserve(queue, keys.length, room, leaseMs, wanted)
+}
+
+function writeKeys(keys: readonly number[]): void {
+  for (let at = 0; at < keys.length; at++) doubles[at] = keys[at]!
 }
 
 /** @internal How a job ends, as native/queues.rs knows it. */

@@ -117,6 +117,8 @@ export interface Native {
   checkLease(leaseMs: number): void
   /** Acks the jobs whose keys are in the scratch memory, as doubles; `sparing` leaves out those that were cancelled. */
   ackJobs(count: number, durability: number, sparing: boolean): QueueAnswer
+  /** The same, leaving out those that were cancelled; then jobs are reserved as `reserve` does, without waiting. */
+  ackAndReserve(queue: number, count: number, most: number, leaseMs: number, durability: number): QueueAnswer
   settle(
     job: number,
     how: number,

@@ -72,13 +72,17 @@ export interface Settled {
 
 export function settled(answer: QueueAnswer): Settled {
   if (typeof answer === 'number') return ALL_SETTLED[answer]!
-  const { reached, refused } = json<{ reached: Reached; refused: [number, string, string, string, string[]][] }>(answer)
-  return {
-    reached,
-    refused: refused.map(([index, code, operation, message, context]) => {
-      return { index, error: nativeError(code, operation, message, ...context) }
-    }),
-  }
+  const { reached, refused } = json<{ reached: Reached; refused: RefusedFields[] }>(answer)
+  return { reached, refused: readRefused(refused) }
+}
+
+/** Why jobs were refused, as the native side tells it. */
+export type RefusedFields = readonly [index: number, code: string, operation: string, message: string, context: string[]]
+
+export function readRefused(all: readonly RefusedFields[]): Refused[] {
+  return all.map(([index, code, operation, message, context]) => {
+    return { index, error: nativeError(code, operation, message, ...context) }
+  })
 }
 
 /** The durability that the native side knows by a number. */

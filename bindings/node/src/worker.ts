@@ -1,18 +1,19 @@
 // Workers: what runs a handler for each job of a queue.
 //
-// A turn acks what is done in one call and reserves as many jobs as there is room for in another. As long as there are
-// jobs, turns follow each other without the event loop, for at most a millisecond at a stretch.
+// A turn acks what is done and reserves as many jobs as there is room for, in one call; in two where the acks are to wait
+// for the disk and the next jobs need not. As long as there are jobs, turns follow each other without the event loop,
+// for at most a millisecond at a stretch.
 
 import * as check from './check.js'
 import { flushEnqueues } from './enqueue.js'
 import { FlowMeshError } from './errors.js'
-import { ACK, ackJobs, ACKS_MAX, describe, Job, NACK, readJobs, Reject, REJECT, RELEASE, Snooze, SNOOZE } from './job.js'
+import { ACK, ackAndReserve, ackJobs, ACKS_MAX, describe, Job, NACK, readJobs, readNext, Reject, REJECT, RELEASE, Snooze, SNOOZE } from './job.js'
 import { hold, Linger, LINGER_US, release, unwatch, watch } from './loop.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
 import type { Queue } from './queue.js'
 import { durability, leaseMs } from './queue-options.js'
-import { settled, type Settled, whenAnswered } from './replies.js'
+import { pending, type Refused, settled, whenAnswered } from './replies.js'
 import type { Durability, Payload } from './types.js'
 
 /**
@@ -85,6 +86,8 @@ export class Worker {
   readonly #running = new Set<Job>()
   #queue: Queue | undefined
   #linger: Linger | undefined
+  /** Whether it pays to ack and reserve in one call. */
+  readonly #together = new Linger()
   #state: 'starting' | 'open' | 'stopping' | 'over' = 'starting'
   #resolveClosed!: (reason: unknown) => void
   #stopping: Promise<boolean> | undefined
@@ -97,6 +100,8 @@ export class Worker {
   #unanswered = 0
   /** The reservation that waits for jobs; 0 for none. */
   #reserving = 0
+  /** Acks are under way that bring the next jobs. */
+  #reservesToo = false
   #retry: NodeJS.Timeout | undefined
   #scheduled = false
   #turnBegan = 0
@@ -156,9 +161,55 @@ export class Worker {
   }
 
   #turn(): void {
-    if (this.#acks.length > 0) this.#ack()
     const room = Math.min(this.#concurrency - this.#running.size, RESERVE_MAX)
-    if (this.#state === 'open' && room > 0 && this.#reserving === 0 && this.#unanswered < UNANSWERED_MAX) this.#reserve(room)
+    const reserves = this.#state === 'open' && room > 0 && this.#reserving === 0 && !this.#reservesToo && this.#unanswered < UNANSWERED_MAX
+    if (reserves && this.#acks.length > 0 && this.#acks.length <= ACKS_MAX && this.#together.wants()) {
+      return this.#ackAndReserve(room)
+    }
+    if (this.#acks.length > 0) this.#ack()
+    if (reserves) this.#reserve(room)
+  }
+
+  #ackAndReserve(room: number): void {
+    flushEnqueues()
+    const queue = this.#queue!
+    const jobs = this.#acks
+    this.#acks = []
+    try {
+      let answer = ackAndReserve(queue.handle, jobs.map(job => job.key), room, this.#leaseMs, this.#durability || queue.wanted)
+      const lingers = this.#linger !== undefined && this.#running.size === 0
+      if (isPending(answer) && lingers) answer = native.awaitReply(-answer, LINGER_US)
+      // One that waits for the disk is late here; one that comes over the event loop tells nothing.
+      if (lingers || this.#linger === undefined) this.#together.record(!isPending(answer))
+      if (!isPending(answer)) return this.#next(jobs, answer)
+      this.#reservesToo = true
+      const answered = pending(-answer, answer => {
+        this.#reservesToo = false
+        this.#turnBegan = performance.now()
+        this.#next(jobs, answer)
+      })
+      this.#await(jobs.length, answered.catch(error => {
+        this.#reservesToo = false
+        this.#notNext(jobs, error)
+      }))
+    } catch (error) {
+      this.#notNext(jobs, error)
+    }
+  }
+
+  #notNext(jobs: readonly Job[], error: unknown): void {
+    jobs.forEach(job => this.#unacked(job, error))
+    this.#schedule()
+  }
+
+  /** What became of acks, and the jobs that come after them. */
+  #next(jobs: readonly Job[], answer: QueueAnswer): void {
+    const [refused, next] = readNext(this.#queue!, answer, worked)
+    this.#acked(jobs, refused)
+    if (this.#state === 'open') this.#begin(next)
+    // It was stopped meanwhile.
+    else for (const job of next) this.#giveBack(job)
+    if (next.length === 0 && this.#running.size === 0) this.#idle?.()
   }
 
   #reserve(room: number): void {
@@ -206,7 +257,10 @@ export class Worker {
 
   /** Gives jobs to the handler. */
   #start(answer: QueueAnswer): void {
-    const jobs = readJobs(this.#queue!, answer, worked)
+    this.#begin(readJobs(this.#queue!, answer, worked))
+  }
+
+  #begin(jobs: readonly Job[]): void {
     for (const job of jobs) this.#running.add(job)
     for (const job of jobs) if (this.#running.has(job)) this.#work(job)
     if (jobs.length === 0 || this.#running.size < this.#concurrency) this.#schedule()
@@ -253,7 +307,7 @@ export class Worker {
     flushEnqueues()
     const jobs = this.#acks.length <= ACKS_MAX ? this.#acks : this.#acks.slice(0, ACKS_MAX)
     this.#acks = this.#acks.length <= ACKS_MAX ? [] : this.#acks.slice(ACKS_MAX)
-    const read = (answer: QueueAnswer): void => this.#acked(jobs, settled(answer))
+    const read = (answer: QueueAnswer): void => this.#acked(jobs, settled(answer).refused)
     const fail = (error: unknown): void => jobs.forEach(job => this.#unacked(job, error))
     try {
       const answer = ackJobs(jobs.map(job => job.key), this.#durability || this.#queue!.wanted, true)
@@ -266,7 +320,7 @@ export class Worker {
     if (this.#running.size === 0) this.#idle?.()
   }
 
-  #acked(jobs: readonly Job[], { refused }: Settled): void {
+  #acked(jobs: readonly Job[], refused: readonly Refused[]): void {
     const errors = new Map(refused.map(({ index, error }) => [index, error]))
     this.#done += jobs.length - errors.size
     for (let at = 0; at < jobs.length; at++) {

@@ -2,8 +2,8 @@
 //!
 //! Calls no handler and starts no thread; Python does. Of the threads that have nothing to do one reserves, at most as
 //! many jobs as threads are free, so that no job waits behind a handler. Jobs that are done without a result are acked
-//! together: at the latest when a thread that has finished one finds no other to begin. Nobody waits for an ack to
-//! reach the disk; what came of it is looked at when it is there.
+//! together: at the latest when a thread that has finished one finds no other to begin, and then in the request that
+//! brings the next. Where acks reach the disk nobody waits for them; what came of it is looked at when it is there.
 
 use crate::{
     args::{Whole, not_picklable, seconds},
@@ -36,6 +36,8 @@ pub(crate) struct Intake {
     is_host: bool,
     /// Whether acking takes no longer than a system call: it is done in this process and not waited for by a disk.
     acks_at_once: bool,
+    /// Whether jobs are acked with the request that brings the next: no disk is waited for.
+    acks_and_reserves: bool,
     inner: Mutex<Inner>,
     /// Sleepers have something to do.
     changed: Condvar,
@@ -151,13 +153,21 @@ impl Intake {
 
     /// Reserves, or sleeps while another does. Returns when there may be a job, or the worker stops.
     fn fill(&self) -> flowmesh::Result<()> {
-        self.flush();
+        if !self.acks_and_reserves {
+            self.flush();
+        }
         self.tell_again();
         while self.lock().sent.len() > SENT_MAX {
             self.await_answer(None);
         }
-        let most = {
+        let (most, done) = {
             let mut inner = self.lock();
+            let reserves = !inner.stopping && inner.ready.is_empty() && !inner.is_reserving;
+            if !reserves && !inner.done.is_empty() {
+                drop(inner);
+                self.flush();
+                return Ok(());
+            }
             if inner.stopping || !inner.ready.is_empty() {
                 return Ok(());
             }
@@ -169,9 +179,9 @@ impl Intake {
                 return Ok(());
             }
             inner.is_reserving = true;
-            (1 + inner.idle).min(RESERVE_COUNT_MAX)
+            ((1 + inner.idle).min(RESERVE_COUNT_MAX), std::mem::take(&mut inner.done))
         };
-        let reserved = self.reserve(most);
+        let reserved = self.reserve(most, done);
         let mut inner = self.lock();
         inner.is_reserving = false;
         inner.waits_for = None;
@@ -200,8 +210,14 @@ impl Intake {
         Err(error)
     }
 
-    fn reserve(&self, most: usize) -> flowmesh::Result<Vec<flowmesh::Job>> {
-        if self.is_host {
+    /// Acks what is done, and waits for jobs.
+    fn reserve(&self, most: usize, done: Vec<Arc<flowmesh::Job>>) -> flowmesh::Result<Vec<flowmesh::Job>> {
+        if !done.is_empty() {
+            let jobs = self.ack_and_reserve(most, done)?;
+            if !jobs.is_empty() {
+                return Ok(jobs);
+            }
+        } else if self.is_host {
             // What is there is had without the detour that makes waiting cancellable.
             let jobs = self.core.reserve(most, self.lease, &mut Wait::poll())?;
             if !jobs.is_empty() {
@@ -228,6 +244,26 @@ impl Intake {
                     self.tell_unsent();
                 }
                 answered => return self.core.jobs(answered?),
+            }
+        }
+    }
+
+    fn ack_and_reserve(
+        &self,
+        most: usize,
+        done: Vec<Arc<flowmesh::Job>>,
+    ) -> flowmesh::Result<Vec<flowmesh::Job>> {
+        let acks: Vec<_> = done.iter().map(|job| (&**job, None)).collect();
+        let answered = self.core.ack_and_reserve(&acks, most, self.lease, &mut Wait::forever());
+        let telling = Telling { jobs: done, outcome: Outcome::Done(None), tries: 0 };
+        match answered {
+            Ok((each, jobs)) => {
+                self.note_each(telling, Ok(each));
+                Ok(jobs)
+            }
+            Err(error) => {
+                self.note_each(telling, Err(error.duplicate()));
+                Err(error)
             }
         }
     }
@@ -436,6 +472,7 @@ impl Intake {
             lease,
             is_host,
             acks_at_once: is_host && durability != Durability::Fsync,
+            acks_and_reserves: durability != Durability::Fsync,
             inner: Mutex::default(),
             changed: Condvar::new(),
             stops: Condvar::new(),
