@@ -59,7 +59,8 @@ pub enum Cancelled {
 /// Jobs and keys of one call that the state does not know yet.
 #[derive(Default)]
 struct Overlay<'a> {
-    ids: HashSet<JobId>,
+    /// Ids that have a job now, or have none any more.
+    ids: HashMap<JobId, bool>,
     keys: HashMap<&'a str, Holder>,
     enqueued: u64,
     ended: u64,
@@ -122,10 +123,11 @@ impl QueueState {
     ) -> Enqueued {
         let options = job.options;
         // Ids of our own differ.
-        if options.id.is_some()
-            && (self.find(Target::of(job.id)).is_some() || of_many && !overlay.ids.insert(job.id))
-        {
-            return Enqueued::Existing(job.id);
+        if options.id.is_some() {
+            let known = overlay.ids.get(&job.id).copied();
+            if known.unwrap_or_else(|| self.find(Target::of(job.id)).is_some()) {
+                return Enqueued::Existing(job.id);
+            }
         }
         let start = match options.run_at {
             Some(wall) if wall > now.wall => {
@@ -175,6 +177,9 @@ impl QueueState {
             if of_many && !held {
                 overlay.keys.insert(&unique.key, (job.id, Hold::Waits, None));
             }
+        }
+        if of_many && options.id.is_some() {
+            overlay.ids.insert(job.id, true);
         }
         let seq = self.seq + overlay.enqueued;
         overlay.enqueued += 1;
@@ -254,6 +259,9 @@ impl QueueState {
         overlay.ended += 1;
         let failure = FailureRef { attempt: 0, at: now.wall, message: why, detail: "" };
         let keep = now.at + self.config.retention.cancelled.age;
+        if keep == now.at {
+            overlay.ids.insert(id, false);
+        }
         changes.push(Change::End {
             job: self.target(id),
             at: now.at,

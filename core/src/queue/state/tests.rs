@@ -976,3 +976,38 @@ fn damage_is_named_and_changes_nothing() {
     }
     assert_eq!(rig.next(), Some(id));
 }
+
+#[test]
+fn an_id_of_a_batch_is_taken_only_while_its_job_is_there() {
+    let keep = Keep { age: Duration::ZERO, count: 0 };
+    let retention = Retention { cancelled: keep, ..Retention::default() };
+    let mut rig = rig(QueueConfig { retention, ..QueueConfig::default() });
+    let holder = rig.enqueue(&unique(Scope::Active, OnConflict::ReturnExisting)).id();
+    let with_id = |options: EnqueueOptions| EnqueueOptions { id: Some(JobId(77)), ..options };
+    let options = [
+        // Not enqueued: the id is still free for the next.
+        with_id(unique(Scope::Active, OnConflict::ReturnExisting)),
+        with_id(EnqueueOptions::default()),
+    ];
+    let other = Unique { key: "other".to_owned(), scope: Scope::Active, conflict: OnConflict::Replace };
+    let other = EnqueueOptions { unique: Some(other), ..EnqueueOptions::default() };
+    let again = [
+        EnqueueOptions { id: Some(JobId(78)), ..other.clone() },
+        // Replaced, and nothing is kept of it: that id is free, too.
+        other,
+        EnqueueOptions { id: Some(JobId(78)), ..EnqueueOptions::default() },
+    ];
+    let mut enqueue = |all: &[EnqueueOptions]| {
+        let ids: Vec<JobId> = all.iter().map(|options| options.id.unwrap_or(JobId(79))).collect();
+        let jobs: Vec<NewJob<'_>> =
+            all.iter().zip(ids).map(|(options, id)| NewJob { id, options, body: Body::default() }).collect();
+        let (mut changes, mut outcomes) = (Changes::new(), Vec::new());
+        rig.state.enqueue(rig.now, &jobs, &mut changes, &mut outcomes).unwrap();
+        rig.commit(&changes);
+        outcomes
+    };
+    assert_eq!(enqueue(&options), [Enqueued::Existing(holder), Enqueued::New(JobId(77))]);
+    let replaced = Enqueued::Replaced { id: JobId(79), replaced: JobId(78) };
+    assert_eq!(enqueue(&again), [Enqueued::New(JobId(78)), replaced, Enqueued::New(JobId(78))]);
+    assert_eq!(rig.count(JobState::Ready), 4);
+}
