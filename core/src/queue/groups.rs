@@ -338,6 +338,16 @@ impl Groups {
         named.filter(move |(_, bucket)| bucket.full_at > now)
     }
 
+    /// Takes other limits. Where there is no rate any more what was counted for it is forgotten, unless `is_counted`:
+    /// then the counts come from later.
+    pub(super) fn configure(&mut self, config: &QueueConfig, is_counted: bool) {
+        self.concurrency = config.groups.concurrency.unwrap_or(u32::MAX);
+        self.flow = config.groups.rate.map(Flow::of);
+        if self.flow.is_none() && !is_counted {
+            self.all.iter_mut().for_each(|group| group.bucket = Bucket::default());
+        }
+    }
+
     /// Forgets counts and turns, keeps names and buckets: before everything is counted anew.
     pub(super) fn reset(&mut self, config: &QueueConfig) {
         let mut fresh = Self::new(config);

@@ -7,7 +7,7 @@ use super::{
         groups::NO_GROUP,
         job::{JobId, Token},
         keys::Keys,
-        options::Scope,
+        options::{QueueConfig, Scope},
     },
     Cell, Effects, EventKind, FAILURES_MAX, KeyRole, KeyUse, Lease, NEVER, NONE, Planned, QueueState,
     Redriving, Stage, own,
@@ -398,21 +398,18 @@ impl QueueState {
     }
 
     fn apply_to_queue(&mut self, lsn: Lsn, change: &Change<'_>, effects: &mut Effects) {
-        if self.recovery.as_ref().is_some_and(|recovery| recovery.queue_has_seen(lsn)) {
-            return;
-        }
+        let has_seen = self.recovery.as_ref().is_some_and(|recovery| recovery.queue_has_seen(lsn));
         match change {
+            // A checkpoint has the settings of its beginning: what its image of the queue, taken last, has seen may be
+            // settings that came later.
             Change::Declare { config, secret, .. } => {
                 self.secret = *secret;
                 if self.config != **config {
-                    self.config = (**config).clone();
-                    self.read_config();
-                    if self.recovery.is_none() {
-                        self.rebuild();
-                    }
+                    self.configure(config, has_seen);
                     effects.wake = true;
                 }
             }
+            _ if has_seen => {}
             Change::Mode { paused, draining } => {
                 effects.wake |= self.paused && !paused;
                 (self.paused, self.draining) = (*paused, *draining);
@@ -422,6 +419,17 @@ impl QueueState {
                 self.redriving = (*count > 0).then_some(run);
             }
             _ => {}
+        }
+    }
+
+    /// Takes other settings. `is_counted` says that the rates' counts, as they were read back, come from later.
+    fn configure(&mut self, config: &QueueConfig, is_counted: bool) {
+        self.config = config.clone();
+        self.read_config();
+        self.groups.configure(config, is_counted);
+        if self.recovery.is_none() {
+            self.rebuild();
+            self.groups.sweep(self.clock);
         }
     }
 

@@ -48,6 +48,7 @@ impl Rig {
     pub(super) fn new(config: QueueConfig, seed: u64) -> Self {
         config.validate().unwrap();
         let start = 1_700_000_000_000_000_000;
+        let images = vec![(Lsn::NONE, settings(&config))];
         Self {
             state: QueueState::new(config, seed),
             now: Now { at: Moment(start), wall: Timestamp(start) },
@@ -56,7 +57,7 @@ impl Rig {
             lsn: Lsn::NONE,
             places: 0,
             log: Vec::new(),
-            images: Vec::new(),
+            images,
             taking: None,
             ids: 0,
         }
@@ -101,7 +102,10 @@ impl Rig {
     /// Takes the images of a few more slots; the last slice makes the checkpoint count.
     pub(super) fn checkpoint_slice(&mut self, slots: u32) {
         let (lsn, end) = (self.lsn, self.state.slot_count());
-        let taking = self.taking.get_or_insert_with(|| Taking { begin: lsn, next: 0, images: Vec::new() });
+        let taking = self.taking.get_or_insert_with(|| {
+            let images = vec![(lsn, settings(self.state.config()))];
+            Taking { begin: lsn, next: 0, images }
+        });
         let to = end.min(taking.next + slots);
         let mut bytes = Vec::new();
         entry::begin_image_of_jobs(&mut bytes);
@@ -146,13 +150,17 @@ impl Rig {
     /// Forgets the state and reads it back.
     pub(super) fn reopen(&mut self) {
         self.taking = None;
-        let mut state = QueueState::new(self.state.config().clone(), self.seed);
-        state.recover();
+        // What was configured since then is read back as well.
+        let mut state = QueueState::new(QueueConfig::default(), self.seed);
         for (lsn, bytes) in &self.images {
             match entry::decode_image(bytes).unwrap() {
+                entry::Image::Declare(_, config) => {
+                    state = QueueState::new(*config, self.seed);
+                    state.recover();
+                }
                 entry::Image::Queue(image) => state.restore_queue(*lsn, &image),
                 entry::Image::Jobs(images) => state.restore(*lsn, &images),
-                _ => panic!("only these were stored"),
+                entry::Image::Clock(..) => panic!("it was not stored"),
             }
         }
         for (lsn, place, kind, bytes) in &self.log {
@@ -163,6 +171,13 @@ impl Rig {
         state.recovered(self.now.at);
         self.state = state;
     }
+}
+
+/// The image of a queue's settings.
+fn settings(config: &QueueConfig) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    entry::encode_image_of_settings("q", config, &mut bytes);
+    bytes
 }
 
 fn second(count: u64) -> Duration {
@@ -214,6 +229,14 @@ impl Rig {
         let value = plan(&self.state, self.now, &mut changes)?;
         self.commit(&changes);
         Ok(value)
+    }
+
+    pub(super) fn configure(&mut self, config: QueueConfig) {
+        config.validate().unwrap();
+        let mut changes = Changes::new();
+        let secret = self.state.secret();
+        changes.push(Change::Declare { name: "q".into(), config: Box::new(config), secret });
+        self.commit(&changes);
     }
 
     fn change_schedule(&mut self, schedule: &Schedule) {
@@ -922,12 +945,55 @@ fn other_settings_hold_for_jobs_that_are_there() {
         rig.enqueue(&grouped("a"));
     }
     let groups = GroupLimits { concurrency: Some(1), ..GroupLimits::default() };
-    let config = QueueConfig { groups, ..QueueConfig::default() };
-    let mut changes = Changes::new();
-    changes.push(Change::Declare { name: "q".into(), config: Box::new(config), secret: 1 });
-    rig.commit(&changes);
+    rig.configure(QueueConfig { groups, ..QueueConfig::default() });
     assert_eq!(rig.reserve(4).len(), 1);
     assert_eq!(rig.count(JobState::Blocked), 3);
+}
+
+#[test]
+fn settings_that_came_while_a_checkpoint_was_taken_are_read_back() {
+    let mut rig = rig(QueueConfig::default());
+    let config = QueueConfig { max_attempts: 9, ..QueueConfig::default() };
+    rig.plain();
+    rig.checkpoint_slice(0);
+    rig.configure(config.clone());
+    rig.finish_checkpoint();
+    rig.reopen();
+    assert_eq!(*rig.state.config(), config);
+}
+
+#[test]
+fn a_rate_of_groups_that_was_configured_counts_through_a_restart() {
+    let mut rig = rig(QueueConfig::default());
+    let rate = Rate { count: 1, per: second(10), burst: 1 };
+    let groups = GroupLimits { rate: Some(rate), ..GroupLimits::default() };
+    rig.configure(QueueConfig { groups, ..QueueConfig::default() });
+    for _ in 0..2 {
+        rig.enqueue(&grouped("a"));
+    }
+    assert_eq!(rig.reserve(2).len(), 1);
+    rig.reopen();
+    assert_eq!(rig.reserve(2).len(), 0, "ten seconds have not passed");
+    // Without a rate nothing is counted, and nothing is left to be counted on.
+    rig.configure(QueueConfig::default());
+    rig.configure(QueueConfig {
+        groups: GroupLimits { rate: Some(rate), ..GroupLimits::default() },
+        ..QueueConfig::default()
+    });
+    assert_eq!(rig.reserve(2).len(), 1);
+}
+
+#[test]
+fn a_group_that_is_gone_is_forgotten_when_its_rate_is() {
+    let rate = Rate { count: 1, per: second(10), burst: 1 };
+    let groups = GroupLimits { rate: Some(rate), ..GroupLimits::default() };
+    let mut rig = rig(QueueConfig { groups, ..QueueConfig::default() });
+    rig.enqueue(&grouped("a"));
+    let token = rig.reserve(1)[0];
+    rig.ack(token).unwrap();
+    assert_eq!(rig.state.stats(rig.now).groups, 1, "its bucket is not full");
+    rig.configure(QueueConfig::default());
+    assert_eq!(rig.state.stats(rig.now).groups, 0);
 }
 
 #[test]
