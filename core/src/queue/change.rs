@@ -393,6 +393,11 @@ impl<'a> Changes<'a> {
         self.first
     }
 
+    /// All, in order, one by one.
+    pub(super) fn into_iter(self) -> impl Iterator<Item = Change<'a>> {
+        self.first.into_iter().chain(self.more)
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Change<'a>> {
         self.first.iter().chain(&self.more)

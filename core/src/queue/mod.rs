@@ -936,26 +936,13 @@ impl Queues {
         for tick in ticks {
             let state = &inner.queue(queue).state;
             let Some(schedule) = state.schedule_named(&name).cloned() else { break };
-            let (cancel, fires) = state.fire(&name, tick);
-            let mut changes = Changes::new();
-            if let Some(job) = cancel {
-                state.cancel(now, job, "replaced by the next of its schedule", &mut changes)?;
-            }
             let options = schedule.options_for(tick.at);
-            let id = schedule.job_id(tick.at);
             let head = entry::encode_head(&options).into();
-            let new = NewJob { id, options: &options, body: Body { head, payload: &schedule.payload } };
-            // A queue that is full or drained lets the time pass.
-            let mut enqueue = Changes::new();
-            let fires = fires && state.enqueue(now, &[new], &mut enqueue, &mut Vec::new()).is_ok();
-            if !fires {
-                changes = Changes::new();
-                enqueue = Changes::new();
-            }
-            let job = fires.then_some(id);
-            let fired = Change::Fired { name: name.as_str().into(), tick: tick.at, next: tick.next, job };
-            let all: Vec<(QueueId, &Change<'_>)> =
-                changes.iter().chain(enqueue.iter()).chain([&fired]).map(|change| (queue, change)).collect();
+            let body = Body { head, payload: &schedule.payload };
+            let new = NewJob { id: schedule.job_id(tick.at), options: &options, body };
+            let mut changes = Changes::new();
+            state.fire(now, &name, tick, &new, &mut changes);
+            let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, change)).collect();
             let part = self.commit(inner, now, &all)?;
             outcome.absorb(part);
         }

@@ -13,7 +13,7 @@ use super::{
             RESULT_TTL_DEFAULT, Rate, ReserveOptions, Scope, TIME_MAX,
         },
     },
-    Cell, NEVER, NONE, QueueState, Stage, ns,
+    Cell, KeyRole, KeyUse, NEVER, NONE, QueueState, Stage, ns,
 };
 use crate::{
     clock::{Moment, Timestamp},
@@ -61,7 +61,8 @@ pub enum Cancelled {
 struct Overlay<'a> {
     /// Ids that have a job now, or have none any more.
     ids: HashMap<JobId, bool>,
-    keys: HashMap<&'a str, Holder>,
+    /// None of a key that is free now.
+    keys: HashMap<&'a str, Option<Holder>>,
     enqueued: u64,
     ended: u64,
 }
@@ -91,15 +92,26 @@ impl QueueState {
         changes: &mut Changes<'a>,
         outcomes: &mut Vec<Enqueued>,
     ) -> Result<()> {
+        self.enqueue_over(&mut Overlay::default(), now, jobs, changes, outcomes)
+    }
+
+    /// As [`QueueState::enqueue`], after what `overlay` says of this call.
+    fn enqueue_over<'a>(
+        &self,
+        overlay: &mut Overlay<'a>,
+        now: Now,
+        jobs: &[NewJob<'a>],
+        changes: &mut Changes<'a>,
+        outcomes: &mut Vec<Enqueued>,
+    ) -> Result<()> {
         let check = Check("queue.enqueue");
         check.bytes("job_count", jobs.len(), ENQUEUE_COUNT_MAX)?;
         if self.draining {
             return Err(Error::new(ErrorKind::Draining, check.0));
         }
-        let mut overlay = Overlay::default();
         for job in jobs {
             check.bytes("payload_bytes", job.body.payload.len(), self.config.payload_bytes_max as usize)?;
-            outcomes.push(self.enqueue_one(now, job, jobs.len() > 1, &mut overlay, changes));
+            outcomes.push(self.enqueue_one(now, job, jobs.len() > 1, overlay, changes));
         }
         if let Some(most) = self.config.max_length
             && overlay.enqueued > 0
@@ -138,8 +150,8 @@ impl QueueState {
         };
         let (mut outcome, mut held) = (Enqueued::New(job.id), false);
         if let Some(unique) = &options.unique {
-            let holder =
-                overlay.keys.get(unique.key.as_str()).copied().or_else(|| self.holder(&unique.key, now));
+            let holder = overlay.keys.get(unique.key.as_str()).copied();
+            let holder = holder.unwrap_or_else(|| self.holder(&unique.key, now));
             const WHY: &str = "replaced by a job with the same unique key";
             let keeps_last = unique.conflict == OnConflict::KeepLast;
             match holder {
@@ -154,7 +166,7 @@ impl QueueState {
                         outcome = Enqueued::Replaced { id: job.id, replaced: follower };
                     }
                     if of_many {
-                        overlay.keys.insert(&unique.key, (holder, hold, Some(job.id)));
+                        overlay.keys.insert(&unique.key, Some((holder, hold, Some(job.id))));
                     }
                 }
                 Some((holder, Hold::Waits, follower))
@@ -175,7 +187,7 @@ impl QueueState {
                 Some((holder, ..)) => return Enqueued::Existing(holder),
             }
             if of_many && !held {
-                overlay.keys.insert(&unique.key, (job.id, Hold::Waits, None));
+                overlay.keys.insert(&unique.key, Some((job.id, Hold::Waits, None)));
             }
         }
         if of_many && options.id.is_some() {
@@ -880,15 +892,62 @@ impl QueueState {
         })
     }
 
-    /// What one tick of a schedule does: the job to cancel, and whether to enqueue one.
-    pub fn fire(&self, name: &str, tick: Tick) -> (Option<JobId>, bool) {
-        let Some(planned) = self.schedules.get(name) else { return (None, false) };
-        let active = planned.job.filter(|job| self.is_unfinished(*job));
-        match planned.schedule.overlap {
-            _ if !tick.fires => (None, false),
-            Overlap::Allow => (None, true),
-            Overlap::Skip => (None, active.is_none()),
-            Overlap::Replace => (active, true),
+    /// What one tick of a schedule does: `new` is its job, and is enqueued unless the time passes.
+    pub fn fire<'a>(&self, now: Now, name: &'a str, tick: Tick, new: &NewJob<'a>, changes: &mut Changes<'a>) {
+        let Some(planned) = self.schedules.get(name) else { return };
+        let last = planned.job.filter(|job| self.is_unfinished(*job));
+        let replaced = last.filter(|_| planned.schedule.overlap == Overlap::Replace);
+        let is_let_pass = !tick.fires || last.is_some() && planned.schedule.overlap == Overlap::Skip;
+        let mut fired = None;
+        // Where the last one's going makes no room for its key, it is replaced by its key or not at all.
+        for replaced in [replaced, None] {
+            let enqueued = if is_let_pass { None } else { self.fire_over(now, new, replaced) };
+            // A queue that is full or drained lets the time pass.
+            let Some((outcome, enqueued)) = enqueued else { break };
+            let is_new = matches!(outcome, Enqueued::New(_) | Enqueued::Replaced { .. });
+            if is_new || replaced.is_none() {
+                fired = Some(new.id).filter(|id| outcome.id() == *id);
+                enqueued.into_iter().for_each(|change| changes.push(change));
+                break;
+            }
+        }
+        changes.push(Change::Fired { name: name.into(), tick: tick.at, next: tick.next, job: fired });
+    }
+
+    /// Enqueues `new` after `replaced` was cancelled, if it takes it.
+    fn fire_over<'a>(
+        &self,
+        now: Now,
+        new: &NewJob<'a>,
+        replaced: Option<JobId>,
+    ) -> Option<(Enqueued, Changes<'a>)> {
+        let (mut overlay, mut changes, mut outcomes) = (Overlay::default(), Changes::new(), Vec::new());
+        if let Some(slot) = replaced.and_then(|id| self.find(Target::of(id))) {
+            let cell = self.cells.get(slot);
+            if cell.stage.is_waiting() {
+                let unique = self.more(slot).and_then(|more| more.unique.as_deref());
+                if let Some(wanted) = &new.options.unique
+                    && let Some(unique) = unique.filter(|unique| *unique.key == *wanted.key)
+                {
+                    overlay.keys.insert(&wanted.key, self.holder_without(unique, cell.id(), now));
+                }
+                self.end(now, cell.id(), "replaced by the next of its schedule", &mut overlay, &mut changes);
+            } else {
+                self.cancel(now, cell.id(), "", &mut changes).ok()?;
+            }
+        }
+        self.enqueue_over(&mut overlay, now, std::slice::from_ref(new), &mut changes, &mut outcomes).ok()?;
+        Some((*outcomes.first()?, changes))
+    }
+
+    /// Who has a key once a waiting job, which has it or follows, is ended.
+    fn holder_without(&self, unique: &KeyUse, id: JobId, now: Now) -> Option<Holder> {
+        let holder = self.holder(&unique.key, now);
+        match (unique.role, holder?) {
+            (KeyRole::Follows, (holder, hold, _)) => Some((holder, hold, None)),
+            (KeyRole::Holds, (_, _, Some(follower))) => Some((follower, Hold::Waits, None)),
+            (KeyRole::Holds, _) => (Self::window_of(unique.scope) > 0).then_some((id, Hold::Over, None)),
+            (KeyRole::Past, holder) => Some(holder),
         }
     }
 

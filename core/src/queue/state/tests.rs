@@ -4,7 +4,7 @@
 use super::{
     super::{
         change::{Body, Change, Changes, Now, Target},
-        cron::{Overlap, Schedule},
+        cron::{Overlap, Schedule, Tick},
         entry,
         job::{Enqueued, JobId, JobState, Token, WorkerId},
         options::{
@@ -180,6 +180,8 @@ fn settings(config: &QueueConfig) -> Vec<u8> {
     bytes
 }
 
+const MINUTE: u64 = 60_000_000_000;
+
 fn second(count: u64) -> Duration {
     Duration::from_secs(count)
 }
@@ -244,6 +246,27 @@ impl Rig {
         let mut changes = Changes::new();
         self.state.schedule(self.now, schedule, &mut changes).unwrap();
         self.commit(&changes);
+    }
+
+    /// What a schedule that is due does, one tick after the other: the job of each.
+    fn fire(&mut self) -> Vec<Option<JobId>> {
+        let (name, ticks) = self.state.due_schedule(self.now).unwrap();
+        ticks.into_iter().map(|tick| self.fire_tick(&name, tick)).collect()
+    }
+
+    /// One tick of a schedule, in a batch of its own; its job.
+    pub(super) fn fire_tick(&mut self, name: &str, tick: Tick) -> Option<JobId> {
+        let schedule = self.state.schedule_named(name).unwrap().clone();
+        let options = schedule.options_for(tick.at);
+        let body = Body { head: Vec::new().into(), payload: &schedule.payload };
+        let new = NewJob { id: schedule.job_id(tick.at), options: &options, body };
+        let mut changes = Changes::new();
+        self.state.fire(self.now, name, tick, &new, &mut changes);
+        self.commit(&changes);
+        changes.iter().find_map(|change| match change {
+            Change::Fired { job, .. } => *job,
+            _ => None,
+        })
     }
 
     fn ack(&mut self, token: Token) -> crate::Result<()> {
@@ -908,25 +931,16 @@ fn a_schedule_fires_moves_on_and_minds_its_last_job() {
     rig.change_schedule(&schedule);
     assert!(rig.state.due_schedule(rig.now).is_none());
     rig.pass(second(60));
-    let (name, ticks) = rig.state.due_schedule(rig.now).unwrap();
-    assert_eq!((name.as_str(), ticks.len(), ticks[0].fires), ("s", 1, true));
-    assert_eq!(rig.state.fire("s", ticks[0]), (None, true));
-    let id = schedule.job_id(ticks[0].at);
-    let options = schedule.options_for(ticks[0].at);
-    assert_eq!(rig.enqueue(&options), Enqueued::New(id));
-    let mut changes = Changes::new();
-    let (tick, next) = (ticks[0].at, ticks[0].next);
-    changes.push(Change::Fired { name: "s".into(), tick, next, job: Some(id) });
-    rig.commit(&changes);
+    assert_eq!(rig.fire(), [Some(schedule.job_id(Timestamp(rig.now.wall.0 / MINUTE * MINUTE)))]);
     assert!(rig.state.due_schedule(rig.now).is_none());
     rig.reopen();
     assert!(rig.state.due_schedule(rig.now).is_none(), "it has fired, crash or not");
     rig.pass(second(60));
-    let (_, ticks) = rig.state.due_schedule(rig.now).unwrap();
-    assert_eq!(rig.state.fire("s", ticks[0]), (None, false), "its last job is not done");
+    assert_eq!(rig.fire(), [None], "its last job is not done");
     let token = rig.reserve(1)[0];
     rig.ack(token).unwrap();
-    assert_eq!(rig.state.fire("s", ticks[0]), (None, true));
+    rig.pass(second(60));
+    assert!(matches!(rig.fire()[..], [Some(_)]));
     // The clock was ten years ahead when it last fired, and is set right.
     rig.now.wall.0 -= 315_360_000_000_000_000;
     let (_, ticks) = rig.state.due_schedule(rig.now).unwrap();
@@ -936,6 +950,46 @@ fn a_schedule_fires_moves_on_and_minds_its_last_job() {
     let never = Schedule { cron: "0 0 30 2 *".to_owned(), ..schedule };
     let error = rig.state.schedule(rig.now, &never, &mut Changes::new()).unwrap_err();
     assert_eq!((error.kind(), error.get("cron")), (ErrorKind::InvalidArgument, Some("0 0 30 2 *")));
+}
+
+#[test]
+fn a_schedule_replaces_its_last_job_once_whatever_its_unique_key_does() {
+    let window = Scope::Window(second(600));
+    for (scope, conflict) in [
+        (Scope::Active, OnConflict::ReturnExisting),
+        (Scope::Active, OnConflict::Replace),
+        (Scope::Active, OnConflict::Extend),
+        (Scope::Active, OnConflict::KeepLast),
+        (window, OnConflict::Replace),
+        (window, OnConflict::KeepLast),
+    ] {
+        // There is room for one: the next of a schedule takes the place of the last.
+        let mut rig = rig(QueueConfig { max_length: Some(1), ..QueueConfig::default() });
+        let schedule = Schedule {
+            cron: "* * * * *".to_owned(),
+            overlap: Overlap::Replace,
+            options: unique(scope, conflict),
+            ..Schedule::new("s")
+        };
+        rig.change_schedule(&schedule);
+        rig.pass(second(60));
+        let first = rig.fire()[0].unwrap();
+        rig.pass(second(60));
+        let next = rig.fire()[0].unwrap();
+        let states = (rig.state_of(first), rig.state_of(next));
+        assert_eq!(states, (Some(JobState::Cancelled), Some(JobState::Ready)), "{scope:?} {conflict:?}");
+        rig.reopen();
+        assert_eq!((rig.next(), rig.next()), (Some(next), None));
+    }
+    // Its key is held although it is gone: then it stays.
+    let mut rig = rig(QueueConfig::default());
+    let options = unique(window, OnConflict::ReturnExisting);
+    let cron = "* * * * *".to_owned();
+    rig.change_schedule(&Schedule { cron, overlap: Overlap::Replace, options, ..Schedule::new("s") });
+    rig.pass(second(60));
+    let first = rig.fire()[0].unwrap();
+    rig.pass(second(60));
+    assert_eq!((rig.fire(), rig.state_of(first)), (vec![None], Some(JobState::Ready)));
 }
 
 #[test]
