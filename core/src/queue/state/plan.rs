@@ -875,16 +875,20 @@ impl QueueState {
     /// planned by [`QueueState::fire`], written and applied before the next.
     pub fn due_schedule(&self, now: Now) -> Option<(String, Vec<Tick>)> {
         self.schedules.iter().find_map(|(name, planned)| {
-            let was_set_back = planned.tick.0 > now.wall.0.saturating_add(CLOCK_SET_NS);
-            if planned.next > now.wall && !was_set_back {
+            let ahead = now.wall.0.saturating_add(CLOCK_SET_NS);
+            let has_fired = planned.tick != Timestamp(0);
+            let is_far = planned.next.0 > ahead;
+            if planned.next > now.wall && planned.tick.0 <= ahead && (has_fired || !is_far) {
                 return None;
             }
             // What was stored was checked before.
             let plan = planned.schedule.plan().ok()?;
-            let ticks = if was_set_back {
-                // The clock was wrong before: what it fired for then says nothing about now.
-                let next = plan.after(now.wall).unwrap_or(Timestamp(NEVER));
+            let next = plan.after(now.wall).unwrap_or(Timestamp(NEVER));
+            let ticks = if planned.tick.0 > ahead || !has_fired && is_far && next < planned.next {
+                // The clock was wrong before: what it fired for then, or was to wait for, says nothing about now.
                 vec![Tick { at: now.wall, fires: false, next }]
+            } else if planned.next > now.wall {
+                return None;
             } else {
                 planned.schedule.ticks(&plan, planned.next, now.wall)
             };

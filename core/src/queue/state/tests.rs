@@ -993,6 +993,20 @@ fn a_schedule_replaces_its_last_job_once_whatever_its_unique_key_does() {
 }
 
 #[test]
+fn a_schedule_made_while_the_clock_was_ahead_fires_once_that_is_set_right() {
+    let mut rig = rig(QueueConfig::default());
+    let ten_years = 315_360_000_000_000_000;
+    rig.now.wall.0 += ten_years;
+    rig.change_schedule(&Schedule { cron: "* * * * *".to_owned(), ..Schedule::new("s") });
+    rig.change_schedule(&Schedule { cron: "0 0 29 2 *".to_owned(), ..Schedule::new("rare") });
+    rig.now.wall.0 -= ten_years;
+    assert_eq!((rig.fire(), rig.fire()), (vec![None], vec![None]));
+    assert!(rig.state.due_schedule(rig.now).is_none(), "both wait for their next time");
+    rig.pass(second(60));
+    assert!(matches!(rig.fire()[..], [Some(_)]));
+}
+
+#[test]
 fn other_settings_hold_for_jobs_that_are_there() {
     let mut rig = rig(QueueConfig::default());
     for _ in 0..4 {
