@@ -143,6 +143,8 @@ impl QueueState {
                 self.leave(slot);
                 self.drop_lease(slot);
                 if moved {
+                    // By an attempt that failed.
+                    self.totals.failed += 1;
                     self.totals.dead += 1;
                     effects.event(EventKind::Dead, job.id, self.cells.get(slot).attempt);
                 } else {
@@ -304,6 +306,8 @@ impl QueueState {
         let more = self.more_mut(slot);
         more.lease = Lease { nonce, deadline: deadline.0, asked: 0, ..Lease::default() };
         let cell = self.cells.get_mut(slot);
+        // The wall clock may have made it ready early, which is not written: it is not ready in the future.
+        cell.at = cell.at.min(at.0);
         cell.due = until.0;
         cell.attempt = cell.attempt.saturating_add(1);
         let (id, attempt) = (cell.id(), cell.attempt);

@@ -988,6 +988,9 @@ impl QueueState {
         };
         let mut failures = self.more(slot).map(|more| more.failures.clone()).unwrap_or_default();
         if let Change::Return { failure: Some(failure), .. } = change {
+            if let Some(last) = failures.last_mut() {
+                last.detail = String::new();
+            }
             failures.push(super::own(failure));
             failures.drain(..failures.len().saturating_sub(super::FAILURES_MAX));
         }

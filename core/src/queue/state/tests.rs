@@ -1145,3 +1145,48 @@ fn an_id_of_a_batch_is_taken_only_while_its_job_is_there() {
     assert_eq!(enqueue(&again), [Enqueued::New(JobId(78)), replaced, Enqueued::New(JobId(78))]);
     assert_eq!(rig.count(JobState::Ready), 4);
 }
+
+#[test]
+fn a_job_that_a_wrong_clock_made_ready_keeps_its_place_through_a_restart() {
+    let mut rig = rig(QueueConfig::default());
+    let ten_years = 315_360_000_000_000_000;
+    let run_at = Some(Timestamp(rig.now.wall.0 + ten_years));
+    let dated = rig.enqueue(&EnqueueOptions { run_at, ..EnqueueOptions::default() }).id();
+    rig.now.wall.0 += ten_years;
+    rig.advance();
+    let token = rig.reserve(1)[0];
+    rig.now.wall.0 -= ten_years;
+    rig.pass(second(1));
+    let other = rig.plain();
+    rig.reopen();
+    rig.change(|state, now, changes| state.release(now, token, changes)).unwrap();
+    assert_eq!((rig.next(), rig.next()), (Some(dated), Some(other)));
+}
+
+#[test]
+fn a_dead_job_moves_with_all_its_failures_and_one_stack_trace() {
+    let mut rig = rig(QueueConfig {
+        max_attempts: 2,
+        backoff: Backoff::Fixed(Duration::ZERO),
+        ..QueueConfig::default()
+    });
+    rig.enqueue(&EnqueueOptions { priority: 3, ..grouped("a") });
+    let token = rig.reserve(1)[0];
+    rig.nack(token).unwrap();
+    rig.pass(Duration::ZERO);
+    let token = rig.reserve(1)[0];
+    let nack = Nack { message: "it failed", detail: "line 2", delay: None };
+    let mut changes = Changes::new();
+    rig.state.nack(rig.now, token, nack, &mut changes).unwrap();
+    let change = changes.iter().next().unwrap();
+    let job = QueueState::becomes_dead(change).unwrap();
+    let (_, options, failures) = rig.state.letter(job, change).unwrap();
+    assert_eq!((options.priority, options.group.as_deref()), (3, Some("a")));
+    let failures: Vec<_> = failures.iter().map(|failure| (failure.attempt, &*failure.detail)).collect();
+    assert_eq!(failures, [(1, ""), (2, "line 2")]);
+    let mut moved = Changes::new();
+    moved.push(Change::Forget { job, at: rig.now.at, moved: true });
+    rig.commit(&moved);
+    let totals = rig.state.stats(rig.now).totals;
+    assert_eq!((totals.failed, totals.dead, totals.removed), (2, 1, 0));
+}
