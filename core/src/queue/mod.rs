@@ -439,6 +439,9 @@ impl Queues {
     /// comes back in [`Outcome::wakes`] when there may be one. It then has to ask again: another may have been
     /// quicker.
     ///
+    /// A job whose content cannot be read is not handed out. That is a failed attempt, as the next may find it; if the
+    /// content is damaged the job is dead.
+    ///
     /// # Errors
     /// - [`ErrorKind::InvalidArgument`], [`ErrorKind::TooLarge`]: the lease or the count is out of bounds.
     /// - [`ErrorKind::NotFound`]: there is no such queue.
@@ -536,16 +539,37 @@ impl Queues {
         drop(inner);
         // From the last, so that what cannot be read goes without moving the others' places.
         for (index, place) in unread.into_iter().rev() {
-            match self.read(place) {
+            let id = jobs[index].token.job;
+            let read = self.read(place).or_else(|error| match error.kind() {
+                // Cleaning has just moved it.
+                ErrorKind::NotFound => self.content(queue, id),
+                _ => Err(error),
+            });
+            match read {
                 Ok(content) => jobs[index].content = content,
                 Err(error) => {
-                    // It cannot be worked on, now or later; what is left of it is kept to be looked at.
+                    let token = jobs.remove(index).token;
                     let message = format!("its content cannot be read: {error}");
                     let nack = Nack { message: &message, ..Nack::default() };
-                    let part = self.reject(times, queue, jobs.remove(index).token, nack)?;
-                    outcome.absorb(part);
+                    let given_back = match error.kind() {
+                        // It cannot be worked on, now or later; what is left of it is kept to be looked at.
+                        ErrorKind::Corrupt => self.reject(times, queue, token, nack),
+                        _ => self.nack(times, queue, token, nack),
+                    };
+                    // If that cannot be written its lease runs out; the others are handed out all the same.
+                    if let Ok(part) = given_back {
+                        outcome.absorb(part);
+                    }
                 }
             }
+        }
+        if jobs.is_empty()
+            && let Some(waiter) = waiter
+        {
+            // As if nothing had been found, but that there may be more: then it is woken at once.
+            let mut inner = self.inner.lock();
+            inner.queue_mut(queue).waiters.push_back(waiter);
+            inner.wake(queue, now, &mut outcome.wakes);
         }
         Ok(outcome.map(|()| jobs))
     }

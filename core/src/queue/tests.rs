@@ -257,6 +257,87 @@ fn a_lease_that_runs_out_wakes_the_next_worker() {
     assert_eq!(host.reserve(mail, 1)[0].token.attempt, 2);
 }
 
+/// Reserves one job, and the call of the storage that reads its content fails.
+fn reserve_unread(
+    host: &Host,
+    storage: &SimStorage,
+    queue: QueueId,
+    waiter: Option<WaiterId>,
+) -> Vec<WaiterId> {
+    // The batch is written in one call, and the content comes with the next.
+    let at = storage.calls(Failure::Io) + 1;
+    storage.fail(Fault { failure: Failure::Io, at, for_ever: false });
+    let options = ReserveOptions::default();
+    let reserved = host.queues.reserve(host.times, queue, WORKER, options, 1, usize::MAX, waiter).unwrap();
+    assert!(reserved.value.is_empty(), "it was read: {:?}", reserved.value);
+    assert!(host.ledger.frozen().is_none(), "the wrong call failed");
+    storage.heal();
+    reserved.wakes
+}
+
+#[test]
+fn a_read_error_that_passes_costs_an_attempt_and_one_that_lasts_the_job() {
+    let storage = Arc::new(SimStorage::new());
+    let mut host = Host::over(Arc::clone(&storage) as Arc<dyn Storage>, 0);
+    let backoff = Backoff::Fixed(Duration::from_secs(5));
+    let mail = host.declare("mail", &QueueConfig { backoff, max_attempts: 3, ..plain() });
+    let id = host.enqueue(mail, b"letter");
+    reserve_unread(&host, &storage, mail, None);
+    let info = host.queues.info(host.times, mail, id).unwrap();
+    assert_eq!((info.state, info.attempt, info.failures.len()), (JobState::RetryWait, 1, 1));
+    assert!(info.failures[0].message.starts_with("its content cannot be read: "), "{:?}", info.failures);
+    assert!(host.reserve(mail, 1).is_empty(), "it waits for its backoff");
+    host.pass(5);
+    let job = host.reserve(mail, 1).pop().expect("the error has passed");
+    assert_eq!((job.token.job, job.token.attempt, job.content.payload()), (id, 2, &b"letter"[..]));
+    host.queues.nack(host.times, mail, job.token, Nack::default()).unwrap();
+    host.pass(5);
+    reserve_unread(&host, &storage, mail, None);
+    let info = host.queues.info(host.times, mail, id).unwrap();
+    assert_eq!((info.state, info.attempt, info.failures.len()), (JobState::Dead, 3, 3));
+    assert_eq!(info.failures[0].message, info.failures[2].message);
+}
+
+#[test]
+fn a_job_whose_content_is_damaged_is_dead_at_once() {
+    let storage = Arc::new(SimStorage::new());
+    let host = Host::over(Arc::clone(&storage) as Arc<dyn Storage>, 0);
+    let mail = host.declare("mail", &QueueConfig { max_attempts: 3, ..plain() });
+    let (damaged, sound) = (host.enqueue(mail, b"the first letter"), host.enqueue(mail, b"another"));
+    let disk = storage.disk();
+    let found = disk.files.iter().find_map(|(file, bytes)| {
+        let at = bytes.windows(16).position(|window| window == b"the first letter")?;
+        Some((file, at as u64))
+    });
+    let (file, at) = found.expect("it was written");
+    storage.open(file, crate::storage::Open::Existing).unwrap().write_at(at, b"T").unwrap();
+    let jobs = host.reserve(mail, 2);
+    assert_eq!((jobs.len(), jobs[0].token.job), (1, sound), "the other one is none the worse");
+    assert_eq!(jobs[0].content.payload(), b"another");
+    let info = host.queues.info(host.times, mail, damaged).unwrap();
+    assert_eq!((info.state, info.attempt, info.failures.len()), (JobState::Dead, 1, 1));
+    let message = &info.failures[0].message;
+    assert!(
+        message.starts_with("its content cannot be read: ") && message.contains(file.as_str()),
+        "{message}"
+    );
+}
+
+#[test]
+fn whoever_gets_nothing_because_it_cannot_be_read_is_woken_for_the_next() {
+    let storage = Arc::new(SimStorage::new());
+    let mut host = Host::over(Arc::clone(&storage) as Arc<dyn Storage>, 0);
+    let mail =
+        host.declare("mail", &QueueConfig { backoff: Backoff::Fixed(Duration::from_secs(5)), ..plain() });
+    host.enqueue(mail, b"one");
+    assert!(reserve_unread(&host, &storage, mail, Some(WaiterId(8))).is_empty());
+    host.pass(5);
+    assert_eq!(host.queues.tick(host.times).unwrap().wakes, [WaiterId(8)], "its backoff is over");
+    host.enqueue(mail, b"two");
+    let wakes = reserve_unread(&host, &storage, mail, Some(WaiterId(9)));
+    assert_eq!(wakes, [WaiterId(9)], "there is another one");
+}
+
 #[test]
 fn dead_jobs_move_to_the_queue_named_for_them_in_one_write() {
     let mut host = Host::new();
