@@ -58,11 +58,20 @@ pub fn inspect(
         return Ok(report);
     };
     let survey = opening.survey(id, &mut |_, _, _, _| Ok(()))?;
+    let headers = opening.files.iter().filter_map(|file| file.header());
+    let mut flushed = headers.map(|header| header.flushed).fold(survey.flushed, Lsn::max);
+    let begun = opening.files.iter().rposition(|file| file.header().is_some()).map_or(0, |last| last + 1);
+    // The batch that was come by so far, whole or known to be gone.
+    let mut reached = None;
     for index in 0..opening.files.len() {
         opening.read(index)?;
         let file = &opening.files[index];
         let is_tail = survey.damage.is_none() && index >= survey.stop;
-        if let Some(damage) = bad_header(file, id).filter(|_| !is_tail) {
+        // Made ahead and never written to: no damage, wherever there is some.
+        let is_ahead = index >= begun
+            && matches!(file.header, Ok(None))
+            && format::search(&opening.buffer, id).next().is_none();
+        if let Some(damage) = bad_header(file, id).filter(|_| !is_tail && !is_ahead) {
             report.damages.push(damage);
         }
         let mut segment = SegmentReport {
@@ -70,18 +79,24 @@ pub fn inspect(
             bytes: opening.buffer.len() as u64,
             ..SegmentReport::default()
         };
+        reached = file.header().map(|header| Lsn(header.first.0 - 1)).or(reached);
         let follower = opening.files.get(index + 1).and_then(|file| file.header()).map(|header| header.after);
         let end = if is_tail && index == survey.stop { survey.offset } else { opening.buffer.len() };
         let is_behind = is_tail && index > survey.stop;
-        let frames = if is_behind { &[] } else { &opening.buffer[..end.min(opening.buffer.len())] };
+        let frames =
+            if is_behind || is_ahead { &[] } else { &opening.buffer[..end.min(opening.buffer.len())] };
         let mut at = SEGMENT_HEADER_BYTES;
         while at + NOTE_BYTES <= frames.len() {
             let Some(frame) = format::decode(&frames[at..], id) else {
-                let reached =
-                    segment.batches.map(|(_, last)| last).or(file.header().map(|header| header.after));
                 let next = format::search(&frames[at..], id).next().map(|(by, _)| at + by);
                 if next.is_none() && reached.is_some() && reached == follower {
                     // Its end frame was lost in a crash; the next segment says the same.
+                    break;
+                }
+                let behind = format::search(&frames[at..], id).map(|(_, frame)| frame.header.flushed);
+                let known = behind.fold(flushed, Lsn::max);
+                if follower.is_none() && reached.is_some_and(|reached| reached >= known) {
+                    // All that was flushed is there. The survey did not come so far, as there is damage before.
                     break;
                 }
                 let what = "a bad frame".to_owned();
@@ -90,6 +105,8 @@ pub fn inspect(
                 at = next;
                 continue;
             };
+            flushed = flushed.max(frame.header.flushed);
+            reached = Some(frame.header.lsn);
             if frame.header.kind == FrameKind::Batch {
                 let first = segment.batches.map_or(frame.header.lsn, |(first, _)| first);
                 segment.batches = Some((first, frame.header.lsn));
