@@ -183,6 +183,34 @@ fn version_1_opens_with_all_that_is_in_it() {
 }
 
 #[test]
+fn why_a_leased_job_is_cancelled_is_kept_and_was_not_written_once() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    let host = open(Arc::clone(&storage), START).unwrap();
+    let mail = host.queues.declare(START, &Name::parse("mail").unwrap(), &settings()).unwrap().value.0;
+    for number in [1, 2] {
+        let options = EnqueueOptions { id: Some(JobId(number)), ..EnqueueOptions::default() };
+        let _ = host.queues.enqueue(START, mail, &payload(number), &options).unwrap();
+    }
+    let options = ReserveOptions::default();
+    let given = host.queues.reserve(START, mail, WorkerId(3), options, 2, usize::MAX, None).unwrap();
+    assert_eq!(given.value.len(), 2);
+    let _ = host.queues.cancel(START, mail, JobId(1), "not wanted").unwrap();
+    // As it was written before: an id, and the moment by which it is to be given back.
+    let mut batch = Batch::new();
+    batch.push(Owner(0x0100_0001), 25, &[&2u128.to_le_bytes(), &u64::MAX.to_le_bytes()]);
+    host.ledger.write(&mut batch).unwrap();
+    drop(host);
+    let host = open(storage, START).unwrap();
+    let told = |number| -> (JobState, Vec<String>) {
+        let info = host.queues.info(START, mail, JobId(number)).unwrap();
+        (info.state, info.failures.into_iter().map(|failure| failure.message).collect())
+    };
+    let restarted = "the host was restarted".to_owned();
+    assert_eq!(told(1), (JobState::Cancelled, vec!["not wanted".to_owned(), restarted.clone()]));
+    assert_eq!(told(2), (JobState::Cancelled, vec![restarted]));
+}
+
+#[test]
 fn a_version_to_come_is_refused_by_name() {
     let newer = |ending: &str| {
         let dir = copy();

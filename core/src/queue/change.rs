@@ -126,6 +126,8 @@ pub enum Change<'a> {
         job: Target,
         /// When the lease is taken otherwise.
         by: Moment,
+        /// Why, if that was said.
+        failure: Option<FailureRef<'a>>,
     },
     /// It waits no more: cancelled or expired.
     End {

@@ -129,9 +129,10 @@ pub(super) fn encode(change: &Change<'_>, buffer: &mut Vec<u8>) -> Encoded {
             out.failures(failure.as_slice());
             RETURN
         }
-        Change::Ask { job, by } => {
+        Change::Ask { job, by, failure } => {
             out.id(job.id);
             out.u64(by.0);
+            out.failures(failure.as_slice());
             ASK
         }
         Change::End { job, at, keep, expired, failure } => {
@@ -243,7 +244,12 @@ pub fn decode(kind: u8, bytes: &[u8]) -> Result<Change<'_>> {
             };
             Change::Return { job, at, cause, to, counted, failure: from.failures()?.pop() }
         }
-        ASK => Change::Ask { job: from.target()?, by: from.moment()? },
+        ASK => {
+            let (job, by) = (from.target()?, from.moment()?);
+            // Before, nothing told why.
+            let failure = if from.rest.is_empty() { None } else { from.failures()?.pop() };
+            Change::Ask { job, by, failure }
+        }
         END => {
             let (job, expired) = (from.target()?, from.flag()?);
             let (at, keep) = (from.moment()?, from.moment()?);

@@ -76,9 +76,12 @@ impl QueueState {
                 self.apply_return(slot, at, cause, to, counted, failure.as_ref(), effects);
                 Ok(())
             }
-            Change::Ask { job, by } => {
+            Change::Ask { job, by, ref failure } => {
                 let Some(slot) = self.subject(lsn, job, "ask")? else { return Ok(()) };
                 self.only_leased(slot, "ask")?;
+                if let Some(failure) = failure {
+                    self.add_failure(slot, failure);
+                }
                 let more = self.more_mut(slot);
                 more.lease.asked = by.0.max(1);
                 let (worker, nonce) = (more.lease.worker, more.lease.nonce);

@@ -743,12 +743,15 @@ fn operate(dice: &mut Dice, rig: &mut Rig, model: &mut Model, known: &mut Vec<Jo
         }
         30 | 31 => {
             let Some(&id) = dice.pick(&any) else { return };
-            let outcome = rig.state.cancel(now, id, "", &mut changes).unwrap();
+            let why = ["", "not wanted"][dice.roll(2) as usize];
+            let outcome = rig.state.cancel(now, id, why, &mut changes).unwrap();
             let index = model.index(id).expect("it is there");
             let expected = match model.jobs[index].stage {
                 At::Leased => {
                     if model.jobs[index].asked == 0 {
-                        model.jobs[index].asked = (now.at.0 + ns(model.config.cancel_grace)).max(1);
+                        let job = &mut model.jobs[index];
+                        job.asked = (now.at.0 + ns(model.config.cancel_grace)).max(1);
+                        job.failures = (job.failures + usize::from(!why.is_empty())).min(10);
                     }
                     Cancelled::Asked
                 }

@@ -660,7 +660,8 @@ impl QueueState {
         count
     }
 
-    /// Cancels a job: at once if it waits, by asking its worker if it is leased.
+    /// Cancels a job: at once if it waits, by asking its worker if it is leased. `why` is kept among its
+    /// failures, also if the worker is done with it before it hears of this.
     ///
     /// # Errors
     /// - [`ErrorKind::NotFound`]: there is no such job.
@@ -673,16 +674,23 @@ impl QueueState {
     ) -> Result<Cancelled> {
         let Some(slot) = self.find(Target::of(id)) else { return Err(no_job("queue.cancel", id)) };
         let job = self.at_slot(slot);
+        let failure = |attempt, why| FailureRef {
+            attempt,
+            at: now.wall,
+            message: cut(why, MESSAGE_BYTES_MAX),
+            detail: "",
+        };
         match self.cells.get(slot).stage {
             Stage::Leased => {
                 if self.more(slot).is_some_and(|more| more.lease.asked == 0) {
-                    changes.push(Change::Ask { job, by: now.at + self.config.cancel_grace });
+                    let by = now.at + self.config.cancel_grace;
+                    let failure = (!why.is_empty()).then(|| failure(self.cells.get(slot).attempt, why));
+                    changes.push(Change::Ask { job, by, failure });
                 }
                 Ok(Cancelled::Asked)
             }
             stage if stage.is_waiting() => {
-                let message = cut(if why.is_empty() { "cancelled" } else { why }, MESSAGE_BYTES_MAX);
-                let failure = Some(FailureRef { attempt: 0, at: now.wall, message, detail: "" });
+                let failure = Some(failure(0, if why.is_empty() { "cancelled" } else { why }));
                 let keep = now.at + self.config.retention.cancelled.age;
                 changes.push(Change::End { job, at: now.at, keep, expired: false, failure });
                 Ok(Cancelled::Now)

@@ -776,7 +776,8 @@ fn cancelling_reaches_a_worker_and_is_forced_in_the_end() {
     rig.effects.watched = true;
     for id in &ids {
         let mut changes = Changes::new();
-        assert_eq!(rig.state.cancel(rig.now, *id, "", &mut changes).unwrap(), Cancelled::Asked);
+        let cancelled = rig.state.cancel(rig.now, *id, "not wanted", &mut changes).unwrap();
+        assert_eq!(cancelled, Cancelled::Asked);
         rig.commit_keeping(&changes);
         assert_eq!(
             rig.effects.asked.pop().map(|(worker, token)| (worker, token.job)),
@@ -795,6 +796,13 @@ fn cancelling_reaches_a_worker_and_is_forced_in_the_end() {
     rig.pass(second(20));
     rig.tick();
     assert_eq!(rig.state_of(ids[2]), Some(JobState::Cancelled));
+    let told = |id: JobId| -> Vec<(u16, String)> {
+        let failures = rig.state.info(rig.now, id).unwrap().failures;
+        failures.into_iter().map(|failure| (failure.attempt, failure.message)).collect()
+    };
+    assert_eq!(told(ids[0]), [(1, "not wanted".to_owned())], "why is kept");
+    assert_eq!(told(ids[2])[0], (1, "not wanted".to_owned()));
+    assert_eq!((told(ids[2]).len(), told(waiting)), (2, vec![(0, "cancelled".to_owned())]));
     assert_eq!(rig.ack(tokens[2]).unwrap_err().kind(), ErrorKind::LeaseLost);
 }
 
