@@ -6,15 +6,18 @@
 //! `FLOWMESH_SEED` repeats the choices of a run.
 #![forbid(unsafe_code)]
 
+#[path = "support/cuts.rs"]
+mod cuts;
 #[path = "support/store.rs"]
 mod store;
 mod support;
 
+use cuts::{Found, Promises, Record, Work};
 use flowmesh::{
     ErrorKind, Lsn,
     clock::Moment,
     ledger::Planted,
-    storage::sim::{Disk, SimStorage, Timeline},
+    storage::sim::{Disk, SimStorage},
 };
 use std::{
     sync::{
@@ -22,82 +25,36 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::Instant,
 };
 use store::{Change, Held, History, Store, config, states};
-use support::{Dice, number, seed};
+use support::{Dice, number};
 
 /// With those of `queue_power_cuts.rs` half a million.
 const CUTS: u64 = 450_000;
-/// How often the power goes again while the ledger is being opened.
-const DEPTH: u32 = 3;
+/// Ways taken at each boundary.
+const IMAGES: u64 = 24;
 
 #[test]
 fn nothing_acknowledged_is_lost_and_every_cut_opens() {
-    let seed = seed("power cuts");
-    let wanted = number("FLOWMESH_CUTS").unwrap_or(CUTS);
-    let start = Instant::now();
-    let (cuts, nested, workload) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while cuts.load(Relaxed) < wanted {
-                    let number = workload.fetch_add(1, Relaxed);
-                    let run = Run::new(seed.wrapping_add(number), None);
-                    let found = run.cut_everywhere(seed.wrapping_add(number), IMAGES);
-                    if let Some(fault) = found.fault {
-                        panic!("workload {number} of FLOWMESH_SEED={seed}: {fault}");
-                    }
-                    cuts.fetch_add(found.cuts, Relaxed);
-                    nested.fetch_add(found.nested, Relaxed);
-                }
-            });
-        }
-    });
-    println!(
-        "power cuts: {} in {} workloads ({} of them while opening), 0 acknowledged lost, 0 unopenable, {:.1} s",
-        cuts.load(Relaxed),
-        workload.load(Relaxed),
-        nested.load(Relaxed),
-        start.elapsed().as_secs_f64()
-    );
+    cuts::nothing_is_lost::<Run>("power cuts", number("FLOWMESH_CUTS").unwrap_or(CUTS), IMAGES);
 }
 
 #[test]
 fn planted_mistakes_are_noticed() {
-    for planted in [Planted::AckBeforeFlush, Planted::CutOneTooMany] {
-        let noticed =
-            (0..200).find_map(|number| Run::new(number, Some(planted)).cut_everywhere(number, 4).fault);
-        let fault = noticed.unwrap_or_else(|| panic!("{planted:?} was not noticed"));
-        println!("{planted:?}: {fault}");
-    }
+    cuts::mistakes_are_noticed::<Run>(200);
 }
-
-/// Ways taken at each boundary.
-const IMAGES: u64 = 24;
 
 /// A workload that was run, and what it was told.
 struct Run {
-    timeline: Timeline,
+    record: Record,
     history: History,
     states: Vec<Held>,
-    /// By boundary: from there on the batches up to an LSN are promised, to survive a power cut.
-    flushed: Vec<(usize, Lsn)>,
-    /// The same, to survive the death of the process.
-    written: Vec<(usize, Lsn)>,
     segment_bytes: u32,
     planted: Option<Planted>,
 }
 
-#[derive(Default)]
-struct Found {
-    cuts: u64,
-    nested: u64,
-    fault: Option<String>,
-}
-
-impl Run {
-    fn new(seed: u64, planted: Option<Planted>) -> Self {
+impl Work for Run {
+    fn run(seed: u64, planted: Option<Planted>) -> Self {
         let mut dice = Dice(seed);
         let segment_bytes = [2048, 4096, 8192][dice.roll(3) as usize];
         let storage = SimStorage::new();
@@ -127,49 +84,20 @@ impl Run {
             }
             history = store.history();
         }
+        let (flushed, written) = (flushed.into_inner().unwrap(), written.into_inner().unwrap());
         Self {
-            timeline: storage.timeline(),
+            record: Record { timeline: storage.timeline(), flushed, written },
             states: states(&history),
             history,
-            flushed: flushed.into_inner().unwrap(),
-            written: written.into_inner().unwrap(),
             segment_bytes,
             planted,
         }
     }
 
-    /// The last batch that was promised by a boundary.
-    fn promised(promises: &[(usize, Lsn)], boundary: usize) -> Lsn {
-        promises.iter().filter(|(at, _)| *at <= boundary).map(|(_, lsn)| *lsn).max().unwrap_or(Lsn::NONE)
+    fn record(&self) -> &Record {
+        &self.record
     }
 
-    fn cut_everywhere(&self, seed: u64, images: u64) -> Found {
-        let (mut timeline, mut dice, mut found) =
-            (self.timeline.clone(), Dice(seed ^ 0x5eed), Found::default());
-        loop {
-            let boundary = timeline.boundary();
-            let (flushed, written) =
-                (Self::promised(&self.flushed, boundary), Self::promised(&self.written, boundary));
-            if let Err(fault) = self.check(&timeline.seen(), written, &mut dice, &mut found, 0) {
-                found.fault = Some(format!("killed at boundary {boundary}: {fault}"));
-                return found;
-            }
-            // Where nothing is on its way there is one way only.
-            let images = if timeline.is_uncertain() { images } else { 1 };
-            for _ in 0..images {
-                let way = dice.next();
-                if let Err(fault) = self.check(&timeline.cut(way), flushed, &mut dice, &mut found, DEPTH) {
-                    found.fault = Some(format!("cut at boundary {boundary} in way {way}: {fault}"));
-                    return found;
-                }
-            }
-            if !timeline.advance() {
-                return found;
-            }
-        }
-    }
-
-    /// Opens what a cut left, with more cuts on the way; compares with the history.
     fn check(
         &self,
         disk: &Disk,
@@ -195,23 +123,18 @@ impl Run {
         if depth == 0 {
             return Ok(());
         }
-        // Once in a while the power goes again while it is being opened.
-        if dice.roll(4) == 0 {
-            let mut timeline = storage.timeline();
-            for _ in 0..dice.roll(timeline.len() as u64 + 1) {
-                timeline.advance();
-            }
-            found.nested += 1;
-            self.check(&timeline.cut(dice.next()), promised, dice, found, depth - 1)
-                .map_err(|fault| format!("cut again at {} while opening: {fault}", timeline.boundary()))?;
-        }
+        cuts::cut_again(storage.timeline(), dice, found, |disk, dice, found| {
+            self.check(disk, promised, dice, found, depth - 1)
+        })?;
         // And sometimes it goes on, and nothing of what was cut may show behind what is written now.
         if dice.roll(8) == 0 {
             self.go_on(&store, &storage, promised, dice, found)?;
         }
         Ok(())
     }
+}
 
+impl Run {
     fn go_on(
         &self,
         store: &Store,
@@ -220,45 +143,32 @@ impl Run {
         dice: &mut Dice,
         found: &mut Found,
     ) -> Result<(), String> {
-        let (mut acknowledged, opened) = (vec![(0, promised)], storage.boundary());
+        let (mut flushed, opened) = (vec![(0, promised)], storage.boundary());
         for number in 0..1 + dice.roll(3) {
             let put = Change::Put { key: dice.roll(8), value: (1 << 40) + dice.roll(1 << 20) * 8 + number };
             let lsn = store.write(&[put]).map_err(|error| error.to_string())?;
             if dice.roll(2) == 0 {
                 store.sync(lsn).map_err(|error| error.to_string())?;
-                acknowledged.push((storage.boundary(), lsn));
+                flushed.push((storage.boundary(), lsn));
             }
         }
-        let mut timeline = storage.timeline();
-        while timeline.boundary() < opened {
-            timeline.advance();
-        }
-        for _ in 0..dice.roll((timeline.len() - opened) as u64 + 1) {
-            timeline.advance();
-        }
-        let promised = Self::promised(&acknowledged, timeline.boundary());
-        let disk = timeline.cut(dice.next());
         let history = store.history();
         let further = Self {
-            timeline,
+            record: Record { timeline: storage.timeline(), flushed, written: Promises::new() },
             states: states(&history),
             history,
-            flushed: Vec::new(),
-            written: Vec::new(),
             segment_bytes: self.segment_bytes,
             planted: self.planted,
         };
-        further
-            .check(&disk, promised, dice, found, 0)
-            .map_err(|fault| format!("went on and was cut again at {}: {fault}", further.timeline.boundary()))
+        cuts::cut_after(&further, storage, opened, dice, found)
     }
 }
 
 struct Worker<'a> {
     store: &'a Store,
     storage: &'a SimStorage,
-    flushed: &'a Mutex<Vec<(usize, Lsn)>>,
-    written: &'a Mutex<Vec<(usize, Lsn)>>,
+    flushed: &'a Mutex<Promises>,
+    written: &'a Mutex<Promises>,
     next_value: &'a AtomicU64,
     writer: u64,
     writers: u64,

@@ -2,12 +2,15 @@
 //! after an error, and what is opened again is what was written, job by job.
 #![forbid(unsafe_code)]
 
+#[path = "support/faults.rs"]
+mod faults;
 #[path = "support/jobs.rs"]
 mod jobs;
 mod support;
 
+use faults::{AtLeast, Ended, Work};
 use flowmesh::{
-    Error, ErrorKind, Lsn,
+    ErrorKind, Lsn,
     clock::{Moment, Timestamp},
     queue::{EnqueueOptions, Times},
     storage::{
@@ -121,44 +124,11 @@ fn disk_of(directory: &Path) -> Disk {
 
 // ---------- a disk that fails
 
-const FAILURES: [Failure; 4] = [Failure::Io, Failure::Full, Failure::Short, Failure::Interrupted];
-
 #[test]
 fn every_call_fails_once_and_for_ever() {
-    let seed = seed("queue faults");
-    let (mut runs, mut frozen, mut full, mut unopened) = (0, 0, 0, 0);
-    for workload in 0..number("FLOWMESH_QUEUE_FAULT_WORKLOADS").unwrap_or(3) {
-        let seed = seed.wrapping_add(workload);
-        for failure in FAILURES {
-            let calls = {
-                let storage = SimStorage::new();
-                let run = Run::new(&storage, seed);
-                assert!(run.error.is_none(), "without a failure there is no error: {:?}", run.error);
-                storage.calls(failure)
-            };
-            assert!(calls > 20, "{failure:?} could befall {calls} calls only");
-            for at in 0..calls {
-                for for_ever in [false, true] {
-                    let storage = SimStorage::new();
-                    storage.fail(Fault { failure, at, for_ever });
-                    let run = Run::new(&storage, seed);
-                    let what =
-                        format!("{failure:?} at call {at}, for ever: {for_ever}, FLOWMESH_SEED={seed}");
-                    assert!(storage.fired() > 0, "nothing failed: {what}");
-                    run.check(&storage, failure, for_ever, &what);
-                    runs += 1;
-                    frozen +=
-                        u32::from(run.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Frozen));
-                    full += u32::from(run.refused > 0);
-                    unopened += u32::from(!run.opened);
-                }
-            }
-        }
-    }
-    println!(
-        "queue faults: {runs} runs, {frozen} froze, {full} were full, {unopened} could not open; 0 acknowledged lost"
-    );
-    assert!(frozen > 50 && full > 5 && unopened > 5);
+    let workloads = number("FLOWMESH_QUEUE_FAULT_WORKLOADS").unwrap_or(3);
+    let least = AtLeast { frozen: 50, full: 5, unopened: 5 };
+    faults::every_call_fails::<Run>("queue faults", workloads, 6, least);
 }
 
 #[test]
@@ -199,24 +169,14 @@ fn work_goes_on_when_there_is_room_again() {
 
 /// One workload on a disk that may fail, until something is wrong.
 struct Run {
-    opened: bool,
+    ended: Ended,
     history: History,
     times: Times,
-    acknowledged: Lsn,
-    error: Option<Error>,
-    refused: u32,
 }
 
-impl Run {
-    fn new(storage: &SimStorage, seed: u64) -> Self {
-        let mut run = Self {
-            opened: false,
-            history: History::default(),
-            times: START,
-            acknowledged: Lsn::NONE,
-            error: None,
-            refused: 0,
-        };
+impl Work for Run {
+    fn run(storage: &SimStorage, seed: u64) -> Self {
+        let mut run = Self { ended: Ended::default(), history: History::default(), times: START };
         let mut dice = Dice(seed);
         for _ in 0..2 {
             // What the dice say does not depend on what fails.
@@ -231,26 +191,26 @@ impl Run {
             let mut host = match opened {
                 Ok((host, _)) => host,
                 Err(error) => {
-                    run.error = Some(error);
+                    run.ended.error = Some(error);
                     return run;
                 }
             };
-            run.opened = true;
+            run.ended.opened = true;
             let declared = host.declare();
             run.after(&host, declared);
             for _ in 0..30 {
-                if run.error.is_some() {
+                if run.ended.error.is_some() {
                     break;
                 }
                 let done = host.step(&mut steps);
                 run.after(&host, done);
-                if steps.roll(3) == 0 && run.error.is_none() {
+                if steps.roll(3) == 0 && run.ended.error.is_none() {
                     let synced = host.sync();
-                    run.acknowledged = synced.as_ref().map_or(run.acknowledged, |lsn| *lsn);
+                    run.ended.acknowledged = synced.as_ref().map_or(run.ended.acknowledged, |lsn| *lsn);
                     run.after(&host, synced.map(drop));
                 }
             }
-            if run.error.is_some() {
+            if run.ended.error.is_some() {
                 run.is_over(&host);
                 return run;
             }
@@ -259,20 +219,46 @@ impl Run {
         run
     }
 
+    fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
+    fn opens(&self, storage: &SimStorage, what: &str) {
+        let mut dice = Dice(self.times.wall.0);
+        let times = later(self.times, &mut dice);
+        let opened = Host::open(Arc::new(storage.clone()), &config(SEGMENT_BYTES, None), times, 1, 0);
+        let (mut host, recovery) =
+            opened.unwrap_or_else(|error| panic!("does not open after {what}: {error}"));
+        let (last, noted) = (recovery.last, self.history.last());
+        self.ended.is_kept(last, what);
+        // A batch whose writing failed may be there; of a change nobody knows what it was. What the host wrote while it
+        // was being opened, before that failed, changed nothing that can be told now.
+        if last == noted.next() && self.ended.opened {
+            host.look().unwrap_or_else(|fault| panic!("after batch {last}: {fault}: {what}"));
+        } else if noted > Lsn::NONE {
+            let checked = self.history.check(&host, last.min(noted));
+            checked.unwrap_or_else(|fault| panic!("after batch {last}: {fault}: {what}"));
+        }
+        host.declare().expect("it is sound again");
+        host.sync().expect("it is sound again");
+    }
+}
+
+impl Run {
     fn after(&mut self, host: &Host, done: flowmesh::Result<()>) {
         self.history.note_states(host);
         let Err(error) = done else { return };
         match error.kind() {
-            ErrorKind::StorageFull => self.refused += 1,
+            ErrorKind::StorageFull => self.ended.refused += 1,
             // What a checkpoint or cleaning could not read or write hurts nobody; the ledger is as it was.
             ErrorKind::Io | ErrorKind::Interrupted if host.ledger.frozen().is_none() => {}
-            _ => self.error = Some(error),
+            _ => self.ended.error = Some(error),
         }
     }
 
     /// Once it is frozen it is for good: nothing is acknowledged; what is in memory can be looked at.
     fn is_over(&self, host: &Host) {
-        let error = self.error.as_ref().expect("it was found");
+        let error = self.ended.error.as_ref().expect("it was found");
         assert_eq!(error.kind(), ErrorKind::Frozen, "{error}");
         for (name, queue) in host.queues.names() {
             let options = EnqueueOptions::default();
@@ -283,47 +269,5 @@ impl Run {
         }
         let flushed = host.ledger.status().flushed;
         assert!(host.sync().is_err() || flushed >= host.last(), "flushed as if nothing had happened");
-    }
-
-    /// The machine is sound again: opens what is there, as it is and after a power cut.
-    fn check(&self, storage: &SimStorage, failure: Failure, for_ever: bool, what: &str) {
-        if matches!(failure, Failure::Short) || failure == Failure::Interrupted && !for_ever {
-            assert!(
-                self.error.is_none() && self.refused == 0,
-                "no error but to go on: {what}: {:?}",
-                self.error
-            );
-        }
-        storage.heal();
-        let mut timeline = storage.timeline();
-        while timeline.advance() {}
-        self.opens(storage, what);
-        for way in 0..6 {
-            self.opens(&SimStorage::with(&timeline.cut(way)), &format!("{what}, cut in way {way}"));
-        }
-    }
-
-    fn opens(&self, storage: &SimStorage, what: &str) {
-        let mut dice = Dice(self.times.wall.0);
-        let times = later(self.times, &mut dice);
-        let opened = Host::open(Arc::new(storage.clone()), &config(SEGMENT_BYTES, None), times, 1, 0);
-        let (mut host, recovery) =
-            opened.unwrap_or_else(|error| panic!("does not open after {what}: {error}"));
-        let (last, noted) = (recovery.last, self.history.last());
-        assert!(
-            last >= self.acknowledged,
-            "{} was acknowledged, ends with {last}: {what}",
-            self.acknowledged
-        );
-        // A batch whose writing failed may be there; of a change nobody knows what it was. What the host wrote while it
-        // was being opened, before that failed, changed nothing that can be told now.
-        if last == noted.next() && self.opened {
-            host.look().unwrap_or_else(|fault| panic!("after batch {last}: {fault}: {what}"));
-        } else if noted > Lsn::NONE {
-            let checked = self.history.check(&host, last.min(noted));
-            checked.unwrap_or_else(|fault| panic!("after batch {last}: {fault}: {what}"));
-        }
-        host.declare().expect("it is sound again");
-        host.sync().expect("it is sound again");
     }
 }

@@ -3,58 +3,28 @@
 //! the ledger is opened again, with the cache of before or after a power cut.
 #![forbid(unsafe_code)]
 
+#[path = "support/faults.rs"]
+mod faults;
 #[path = "support/store.rs"]
 mod store;
 mod support;
 
+use faults::{AtLeast, Ended, Work};
 use flowmesh::{
-    Error, ErrorKind, Lsn,
+    ErrorKind, Lsn,
     clock::Moment,
-    storage::sim::{Disk, Failure, Fault, SimStorage},
+    storage::sim::{Failure, Fault, SimStorage},
 };
 use std::sync::Arc;
 use store::{Change, Held, History, Store, apply, config, states};
-use support::{Dice, seed};
+use support::Dice;
 
-const FAILURES: [Failure; 4] = [Failure::Io, Failure::Full, Failure::Short, Failure::Interrupted];
 const SEGMENT_BYTES: u32 = 2048;
 
 #[test]
 fn every_call_fails_once_and_for_ever() {
-    let seed = seed("storage faults");
-    let (mut runs, mut frozen, mut full, mut unopened) = (0, 0, 0, 0);
-    for workload in 0..3_u64 {
-        let seed = seed.wrapping_add(workload);
-        for failure in FAILURES {
-            let calls = {
-                let storage = SimStorage::new();
-                let run = Run::new(&storage, seed);
-                assert!(run.error.is_none(), "without a failure there is no error: {:?}", run.error);
-                storage.calls(failure)
-            };
-            assert!(calls > 20, "{failure:?} could befall {calls} calls only");
-            for at in 0..calls {
-                for for_ever in [false, true] {
-                    let storage = SimStorage::new();
-                    storage.fail(Fault { failure, at, for_ever });
-                    let run = Run::new(&storage, seed);
-                    let what =
-                        format!("{failure:?} at call {at}, for ever: {for_ever}, FLOWMESH_SEED={seed}");
-                    assert!(storage.fired() > 0, "nothing failed: {what}");
-                    run.check(&storage, failure, for_ever, &what);
-                    runs += 1;
-                    frozen +=
-                        u32::from(run.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Frozen));
-                    full += u32::from(run.refused > 0);
-                    unopened += u32::from(!run.opened);
-                }
-            }
-        }
-    }
-    println!(
-        "storage faults: {runs} runs, {frozen} froze, {full} were full, {unopened} could not open; 0 acknowledged lost"
-    );
-    assert!(frozen > 100 && full > 10 && unopened > 10);
+    let least = AtLeast { frozen: 100, full: 10, unopened: 10 };
+    faults::every_call_fails::<Run>("storage faults", 3, 8, least);
 }
 
 #[test]
@@ -93,26 +63,17 @@ fn writing_resumes_when_there_is_room_again() {
 }
 
 /// One workload on a disk that may fail, until something is wrong.
+#[derive(Default)]
 struct Run {
-    opened: bool,
+    ended: Ended,
     history: History,
-    acknowledged: Lsn,
     /// The batch whose writing failed, so that nobody knows whether it is there.
     unknown: Option<Vec<Change>>,
-    error: Option<Error>,
-    refused: u32,
 }
 
-impl Run {
-    fn new(storage: &SimStorage, seed: u64) -> Self {
-        let mut run = Self {
-            opened: false,
-            history: History::new(),
-            acknowledged: Lsn::NONE,
-            unknown: None,
-            error: None,
-            refused: 0,
-        };
+impl Work for Run {
+    fn run(storage: &SimStorage, seed: u64) -> Self {
+        let mut run = Self::default();
         let mut dice = Dice(seed);
         let mut value = 0;
         for _ in 0..2 {
@@ -123,15 +84,15 @@ impl Run {
                     store
                 }
                 Err(error) => {
-                    run.error = Some(error);
+                    run.ended.error = Some(error);
                     return run;
                 }
             };
-            run.opened = true;
+            run.ended.opened = true;
             for _ in 0..30 {
                 run.step(&store, &mut dice, &mut value);
                 run.history = store.history();
-                if run.error.is_some() {
+                if run.ended.error.is_some() {
                     run.is_over(&store);
                     return run;
                 }
@@ -140,6 +101,35 @@ impl Run {
         run
     }
 
+    fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
+    fn opens(&self, storage: &SimStorage, what: &str) {
+        let opened = Store::open(Arc::new(storage.clone()), &config(SEGMENT_BYTES, None), &self.history);
+        let (store, recovery) = opened.unwrap_or_else(|error| panic!("does not open after {what}: {error}"));
+        let last = recovery.last;
+        self.ended.is_kept(last, what);
+        let states = states(&self.history);
+        let expected: Held = match states.get(last.0 as usize) {
+            Some(state) => state.clone(),
+            None => {
+                // Only the batch of which nobody knows may be there on top.
+                assert_eq!(last.0 as usize, states.len(), "{what}");
+                let mut state = states[states.len() - 1].clone();
+                apply(&mut state, self.unknown.as_ref().unwrap_or_else(|| panic!("a phantom: {what}")));
+                state
+            }
+        };
+        if let Some(difference) = store.differs(&expected) {
+            panic!("after batch {last}: {difference}: {what}");
+        }
+        let lsn = store.write(&[Change::Put { key: 1, value: 1 << 50 }]).expect("it is sound again");
+        store.sync(lsn).expect("it is sound again");
+    }
+}
+
+impl Run {
     fn step(&mut self, store: &Store, dice: &mut Dice, value: &mut u64) {
         let roll = dice.roll(12);
         let done = match roll {
@@ -162,7 +152,7 @@ impl Run {
                     Ok(lsn) if dice.roll(2) == 0 => {
                         let synced = store.sync(lsn);
                         if synced.is_ok() {
-                            self.acknowledged = lsn;
+                            self.ended.acknowledged = lsn;
                         }
                         synced
                     }
@@ -176,20 +166,20 @@ impl Run {
         };
         let Err(error) = done else { return };
         match error.kind() {
-            ErrorKind::StorageFull => self.refused += 1,
+            ErrorKind::StorageFull => self.ended.refused += 1,
             // What a checkpoint or cleaning could not read or write hurts nobody; the ledger is as it was.
             ErrorKind::Io | ErrorKind::Interrupted if roll < 2 => {}
             _ => {
                 // Cleaning writes batches too; they change nothing that can be seen.
                 self.unknown = self.unknown.take().or((roll == 1).then(Vec::new));
-                self.error = Some(error);
+                self.ended.error = Some(error);
             }
         }
     }
 
     /// Once it is frozen it is for good; reads go on as far as the disk lets them.
     fn is_over(&self, store: &Store) {
-        let error = self.error.as_ref().expect("it was found");
+        let error = self.ended.error.as_ref().expect("it was found");
         assert_eq!(error.kind(), ErrorKind::Frozen, "{error}");
         assert_eq!(store.ledger.frozen().expect("it stays frozen").kind(), ErrorKind::Frozen);
         for _ in 0..3 {
@@ -199,54 +189,10 @@ impl Run {
         }
         let last = Lsn(store.history().len() as u64);
         assert!(
-            store.sync(last).is_err() || self.acknowledged >= last || store.ledger.status().flushed >= last
+            store.sync(last).is_err()
+                || self.ended.acknowledged >= last
+                || store.ledger.status().flushed >= last
         );
         assert_eq!(store.checkpoint(|_| ()).unwrap_err().kind(), ErrorKind::Frozen);
-    }
-
-    /// The machine is sound again: opens what is there, as it is and after a power cut.
-    fn check(&self, storage: &SimStorage, failure: Failure, for_ever: bool, what: &str) {
-        if matches!(failure, Failure::Short) || failure == Failure::Interrupted && !for_ever {
-            assert!(
-                self.error.is_none() && self.refused == 0,
-                "no error but to go on: {what}: {:?}",
-                self.error
-            );
-        }
-        storage.heal();
-        let mut timeline = storage.timeline();
-        while timeline.advance() {}
-        self.opens(&storage.disk(), Some(storage), what);
-        for way in 0..8 {
-            self.opens(&timeline.cut(way), None, &format!("{what}, cut in way {way}"));
-        }
-    }
-
-    fn opens(&self, disk: &Disk, same: Option<&SimStorage>, what: &str) {
-        let storage = same.cloned().unwrap_or_else(|| SimStorage::with(disk));
-        let opened = Store::open(Arc::new(storage.clone()), &config(SEGMENT_BYTES, None), &self.history);
-        let (store, recovery) = opened.unwrap_or_else(|error| panic!("does not open after {what}: {error}"));
-        let last = recovery.last;
-        assert!(
-            last >= self.acknowledged,
-            "{} was acknowledged, ends with {last}: {what}",
-            self.acknowledged
-        );
-        let states = states(&self.history);
-        let expected: Held = match states.get(last.0 as usize) {
-            Some(state) => state.clone(),
-            None => {
-                // Only the batch of which nobody knows may be there on top.
-                assert_eq!(last.0 as usize, states.len(), "{what}");
-                let mut state = states[states.len() - 1].clone();
-                apply(&mut state, self.unknown.as_ref().unwrap_or_else(|| panic!("a phantom: {what}")));
-                state
-            }
-        };
-        if let Some(difference) = store.differs(&expected) {
-            panic!("after batch {last}: {difference}: {what}");
-        }
-        let lsn = store.write(&[Change::Put { key: 1, value: 1 << 50 }]).expect("it is sound again");
-        store.sync(lsn).expect("it is sound again");
     }
 }
