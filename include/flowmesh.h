@@ -362,6 +362,9 @@ typedef struct flowmesh_instance_list flowmesh_instance_list;
 /** A job that this worker has, until it is settled or its lease ends. */
 typedef struct flowmesh_job flowmesh_job;
 
+/** The host's answer to what was said of a job, on its way. */
+typedef struct flowmesh_job_answer flowmesh_job_answer;
+
 /** Jobs as they were when they were asked for. */
 typedef struct flowmesh_job_list flowmesh_job_list;
 
@@ -2193,7 +2196,7 @@ int32_t flowmesh_job_is_cancelled(const struct flowmesh_job *job);
  */
 int32_t flowmesh_job_cancel_fd(struct flowmesh_job *job);
 
-/** 1 when it was settled through this handle, 0 when not, or a negative status. */
+/** 1 when it was settled through this handle or is being settled, 0 when not, or a negative status. */
 int32_t flowmesh_job_is_settled(const struct flowmesh_job *job);
 
 /* Settling jobs ============================================================================================= */
@@ -2354,6 +2357,156 @@ flowmesh_status flowmesh_content_header_at(const struct flowmesh_content *conten
 
 /** Frees it. NULL is fine. */
 flowmesh_status flowmesh_content_free(struct flowmesh_content *content);
+
+/* Settling jobs without waiting ============================================================================= */
+
+/**
+ * Starts to ack a job, as `flowmesh_job_ack` does, and returns at once: for event loops. What is passed in is copied. The
+ * answer in `*out` is the caller's to free; the job may be freed before.
+ *
+ * Until the answer was taken the job counts as settled, and nothing else can settle it. In a worker's handler, take the
+ * answer before you return: what the handler returns settles a job only if it was not settled before.
+ *
+ * Threads: any. Does not block for long: only while there is no room for the request.
+ *
+ * Errors:
+ * `LEASE_LOST`: the job was settled before. `TOO_LARGE`, `CLOSED`, `DISCONNECTED`, `FORKED`; the other failures of
+ * `flowmesh_job_ack` come with the answer. The job may be settled again then.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_ack_start(struct flowmesh_job *job,
+                                       const void *result,
+                                       size_t result_bytes,
+                                       struct flowmesh_job_answer **out);
+
+/**
+ * Starts to nack a job, as `flowmesh_job_nack` does, and returns at once. All else as for `flowmesh_job_ack_start`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack_start`. `INVALID_ARGUMENT`: the delay is below -1 or over ten years.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_nack_start(struct flowmesh_job *job,
+                                        const char *message,
+                                        const char *detail,
+                                        int64_t delay_ms,
+                                        struct flowmesh_job_answer **out);
+
+/**
+ * Starts to reject a job, as `flowmesh_job_reject` does, and returns at once. All else as for `flowmesh_job_ack_start`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack_start`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_reject_start(struct flowmesh_job *job,
+                                          const char *message,
+                                          const char *detail,
+                                          struct flowmesh_job_answer **out);
+
+/**
+ * Starts to give a job back, as `flowmesh_job_release` does, and returns at once. All else as for
+ * `flowmesh_job_ack_start`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack_start`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_release_start(struct flowmesh_job *job, struct flowmesh_job_answer **out);
+
+/**
+ * Starts to put a job off, as `flowmesh_job_snooze` does, and returns at once. All else as for `flowmesh_job_ack_start`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack_start`. `INVALID_ARGUMENT`: the delay is below 0 or over ten years.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_snooze_start(struct flowmesh_job *job,
+                                          int64_t delay_ms,
+                                          struct flowmesh_job_answer **out);
+
+/**
+ * Starts to extend the lease of a job, as `flowmesh_job_extend` does, and returns at once. The answer in `*out` is the
+ * caller's to free; the job may be freed before. It does not count as settled.
+ *
+ * Threads: any. Does not block for long: only while there is no room for the request.
+ *
+ * Errors:
+ * `INVALID_ARGUMENT`: the lease is not 1000 to 43200000 (12 hours); may also come with the answer. `CLOSED`,
+ * `DISCONNECTED`, `FORKED`; the other failures of `flowmesh_job_extend` come with the answer.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_extend_start(struct flowmesh_job *job,
+                                          int64_t lease_ms,
+                                          struct flowmesh_job_answer **out);
+
+/**
+ * Starts to tell how far a job has come, as `flowmesh_job_progress` does, and returns at once. All else as for
+ * `flowmesh_job_extend_start`.
+ *
+ * Errors:
+ * `TOO_LARGE`: it is longer than 4 KiB; may also come with the answer. As `flowmesh_job_extend_start`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_progress_start(struct flowmesh_job *job,
+                                            const void *progress,
+                                            size_t progress_bytes,
+                                            struct flowmesh_job_answer **out);
+
+/**
+ * Waits for the answer, at most `timeout_ms`: below 0 for ever, which ends after 30 s when the host does not answer.
+ * `value`, unless NULL, gets what the function without `_start` gives: how safe it is, one of
+ * `enum flowmesh_durability`; of an extension, how many ms the job is the worker's now; of progress, 0. An answer is
+ * given out once; afterwards comes `CLOSED`.
+ *
+ * Threads: any.
+ *
+ * Errors:
+ * Those of the function without `_start`; after any but `LEASE_LOST` the job may be settled again. `TIMEOUT` is also
+ * returned when this wait ended before the answer came, which is still to come then: `flowmesh_job_answer_try` tells the
+ * two apart. `CANCELLED`: somebody cancelled it. `INTERRUPTED`: a signal came (see `on_signal`); the answer is still to
+ * come.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_answer_wait(struct flowmesh_job_answer *answer,
+                                         int64_t timeout_ms,
+                                         int64_t *value);
+
+/**
+ * Takes the answer if it is there. `*done` becomes 1 when it is, good or not, and 0 while it is still to come. `value` as
+ * for `flowmesh_job_answer_wait`.
+ *
+ * Threads: any. Does not block.
+ *
+ * Errors:
+ * Those of the function without `_start`, with `*done` 1: `TIMEOUT` when the host did not answer. As
+ * `flowmesh_job_answer_wait`.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_answer_try(struct flowmesh_job_answer *answer,
+                                        int32_t *done,
+                                        int64_t *value);
+
+/**
+ * Gives up waiting: whoever waits gets `CANCELLED`, and the job may be settled again. What was said is done all the same
+ * when the host has read it: another ack changes nothing then, anything else gives `LEASE_LOST`. Does nothing when the
+ * answer is there.
+ *
+ * Threads: any. Does not block.
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_answer_cancel(struct flowmesh_job_answer *answer);
+
+/**
+ * A descriptor that is readable once the answer is there, or a negative status. For `poll` and its like: do not read,
+ * write or close it. It lives until the answer is freed.
+ *
+ * Threads: any. Does not block.
+ */
+int32_t flowmesh_job_answer_fd(const struct flowmesh_job_answer *answer);
+
+/** Frees it, giving up waiting when the answer was not taken, as `flowmesh_job_answer_cancel` does. NULL is fine. */
+flowmesh_status flowmesh_job_answer_free(struct flowmesh_job_answer *answer);
 
 /* Workers =================================================================================================== */
 

@@ -7,6 +7,7 @@ use crate::{
     message::MessageHandle,
     queue::{
         NamesHandle, QueueHandle, SettingsHandle,
+        answer::AnswerHandle,
         job::{ContentHandle, JobHandle},
         look::JobsHandle,
         reserve::ReservationHandle,
@@ -81,6 +82,7 @@ handles! {
     Names(NamesHandle) = crate::queue::flowmesh_name_list, "list of names";
     Settings(SettingsHandle) = crate::queue::flowmesh_queue_settings, "settings";
     Job(JobHandle) = crate::queue::job::flowmesh_job, "job";
+    Answer(AnswerHandle) = crate::queue::answer::flowmesh_job_answer, "answer about a job";
     Content(ContentHandle) = crate::queue::job::flowmesh_content, "content";
     Reservation(ReservationHandle) = crate::queue::reserve::flowmesh_reservation, "reservation";
     Jobs(JobsHandle) = crate::queue::look::flowmesh_job_list, "list of jobs";

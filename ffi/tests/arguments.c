@@ -12,6 +12,7 @@ static flowmesh_instance_list *list, *freed_list;
 static flowmesh_snapshot *snapshot, *freed_snapshot;
 static flowmesh_queue *queue, *freed_queue, *idle;
 static flowmesh_job *job, *freed_job;
+static flowmesh_job_answer *answer, *freed_answer;
 static flowmesh_reservation *reservation, *freed_reservation;
 static flowmesh_worker *worker, *freed_worker;
 static flowmesh_name_list *names, *freed_names;
@@ -208,6 +209,7 @@ static void bad_queue_handles(void)
 {
     flowmesh_queue *q;
     flowmesh_job *j;
+    flowmesh_job_answer *a;
     flowmesh_reservation *r;
     flowmesh_worker *w;
     flowmesh_name_list *n;
@@ -296,9 +298,23 @@ static void bad_queue_handles(void)
     JOB(STATUS, flowmesh_job_extend(h, -1, NULL));
     JOB(STATUS, flowmesh_job_progress(h, "", 0));
     JOB(STATUS, flowmesh_job_set_result(h, "", 0));
+    JOB(STATUS, flowmesh_job_ack_start(h, NULL, 0, &a));
+    JOB(STATUS, flowmesh_job_nack_start(h, "no", NULL, -1, &a));
+    JOB(STATUS, flowmesh_job_reject_start(h, "no", NULL, &a));
+    JOB(STATUS, flowmesh_job_release_start(h, &a));
+    JOB(STATUS, flowmesh_job_snooze_start(h, 0, &a));
+    JOB(STATUS, flowmesh_job_extend_start(h, -1, &a));
+    JOB(STATUS, flowmesh_job_progress_start(h, "", 0, &a));
     JOB(STATUS, flowmesh_queue_ack_many(queue, &h, 1, NULL));
     JOB(FREE, flowmesh_job_free(h));
     JOB(FREE, flowmesh_job_free_many(&h, 1));
+
+#define ANSWER(kind, call) kind(flowmesh_job_answer, freed_answer, mesh, call)
+    ANSWER(STATUS, flowmesh_job_answer_wait(h, 0, NULL));
+    ANSWER(STATUS, flowmesh_job_answer_try(h, &done, NULL));
+    ANSWER(STATUS, flowmesh_job_answer_cancel(h));
+    ANSWER(STATUS, flowmesh_job_answer_fd(h));
+    ANSWER(FREE, flowmesh_job_answer_free(h));
 
 #define RESERVATION(kind, call) kind(flowmesh_reservation, freed_reservation, mesh, call)
     RESERVATION(STATUS, flowmesh_reservation_wait(h, 0, &j, 1, &count));
@@ -460,6 +476,7 @@ static void null_queue_arguments(const char *directory)
 {
     flowmesh_queue *q = (flowmesh_queue *)not_a_handle;
     flowmesh_job *j = (flowmesh_job *)not_a_handle;
+    flowmesh_job_answer *a = (flowmesh_job_answer *)not_a_handle;
     flowmesh_reservation *r;
     flowmesh_worker *w;
     flowmesh_job_list *l;
@@ -611,6 +628,22 @@ static void null_queue_arguments(const char *directory)
     CHECK_INVALID(flowmesh_job_extend(job, 0, NULL));
     CHECK_INVALID(flowmesh_job_extend(job, 43200001, NULL));
     CHECK_NULL(flowmesh_job_progress(job, NULL, 1));
+    CHECK_NULL(flowmesh_job_ack_start(job, NULL, 1, &a));
+    CHECK_NULL(flowmesh_job_ack_start(job, NULL, 0, NULL));
+    CHECK_NULL(flowmesh_job_nack_start(job, NULL, NULL, -1, &a));
+    CHECK_NULL(flowmesh_job_nack_start(job, "no", NULL, -1, NULL));
+    CHECK_INVALID(flowmesh_job_nack_start(job, "no", NULL, -2, &a));
+    CHECK_INVALID(flowmesh_job_nack_start(job, "no", "\xff", -1, &a));
+    CHECK_NULL(flowmesh_job_reject_start(job, NULL, NULL, &a));
+    CHECK_NULL(flowmesh_job_reject_start(job, "no", NULL, NULL));
+    CHECK_NULL(flowmesh_job_release_start(job, NULL));
+    CHECK_INVALID(flowmesh_job_snooze_start(job, -1, &a));
+    CHECK_NULL(flowmesh_job_snooze_start(job, 0, NULL));
+    CHECK_INVALID(flowmesh_job_extend_start(job, -2, &a));
+    CHECK_NULL(flowmesh_job_extend_start(job, -1, NULL));
+    CHECK_NULL(flowmesh_job_progress_start(job, NULL, 1, &a));
+    CHECK_NULL(flowmesh_job_progress_start(job, "", 0, NULL));
+    CHECK_NULL(flowmesh_job_answer_try(answer, NULL, NULL));
     CHECK_STATUS(FLOWMESH_ERR_UNSUPPORTED, flowmesh_job_set_result(job, "", 0));
     CHECK_NULL(flowmesh_job_set_result(job, NULL, 1));
     CHECK(flowmesh_job_header(job, NULL).data == NULL);
@@ -798,6 +831,7 @@ static void closed_queues(void)
 {
     flowmesh_queue *q;
     flowmesh_job *j;
+    flowmesh_job_answer *a;
     flowmesh_worker *w;
     flowmesh_job_list *l;
     flowmesh_queue_stats stats = FLOWMESH_QUEUE_STATS_INIT;
@@ -811,6 +845,11 @@ static void closed_queues(void)
     CHECK_CLOSED(flowmesh_queue_list(queue, FLOWMESH_JOB_READY, NULL, 1, &l));
     CHECK(flowmesh_job_is_cancelled(job) == 1);
     CHECK_CLOSED(flowmesh_job_ack(job, NULL, 0, NULL));
+    CHECK_CLOSED(flowmesh_job_ack_start(job, NULL, 0, &a));
+    CHECK_CLOSED(flowmesh_job_extend_start(job, -1, &a));
+    CHECK(a == NULL && flowmesh_job_is_settled(job) == 0);
+    CHECK_OK(flowmesh_job_answer_wait(answer, -1, NULL)); /* it was there before */
+    CHECK_CLOSED(flowmesh_job_answer_wait(answer, -1, NULL));
     drops = 0;
     CHECK_CLOSED(flowmesh_worker_start(queue, NULL, on_job, &one, on_drop, &w));
     CHECK(drops == 1);
@@ -880,6 +919,8 @@ static void make(void)
     CHECK_OK(flowmesh_queue_declare(mesh, "idle", NULL, &idle));
     CHECK_OK(flowmesh_queue_enqueue(queue, "x", 1, NULL, &receipt));
     CHECK_OK(flowmesh_queue_next(queue, SOON_MS, &job));
+    CHECK_OK(flowmesh_job_progress_start(job, "x", 1, &answer));
+    CHECK(readable(flowmesh_job_answer_fd(answer), SOON_MS));
     CHECK_OK(flowmesh_queue_reserve_start(idle, -1, -1, 1, &reservation));
     CHECK_OK(flowmesh_worker_start(idle, NULL, on_job, NULL, NULL, &worker));
     CHECK_OK(flowmesh_queues(mesh, &names));
@@ -901,6 +942,7 @@ static void free_all(void)
     CHECK_OK(flowmesh_subscription_free(subscription));
     CHECK_OK(flowmesh_worker_free(worker));
     CHECK_OK(flowmesh_reservation_free(reservation));
+    CHECK_OK(flowmesh_job_answer_free(answer));
     CHECK_OK(flowmesh_job_free(job));
     CHECK_OK(flowmesh_queue_free(idle));
     CHECK_OK(flowmesh_queue_free(queue));
@@ -919,7 +961,7 @@ int main(void)
     make();
     freed_message = message, freed_request = request, freed_pending = pending, freed_list = list;
     freed_snapshot = snapshot, freed_service = service, freed_subscription = subscription;
-    freed_queue = queue, freed_job = job, freed_reservation = reservation, freed_worker = worker;
+    freed_queue = queue, freed_job = job, freed_answer = answer, freed_reservation = reservation, freed_worker = worker;
     freed_names = names, freed_settings = settings, freed_jobs = jobs, freed_content = content;
     freed_schedules = schedules, freed_inspection = inspection;
     CHECK_OK(flowmesh_job_ack(job, NULL, 0, NULL));

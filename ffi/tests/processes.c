@@ -155,6 +155,7 @@ struct inherited {
     flowmesh_pending *pending;
     flowmesh_queue *queue;
     flowmesh_job *job;
+    flowmesh_job_answer *answer;
     flowmesh_reservation *reservation;
     flowmesh_worker *worker;
 };
@@ -216,6 +217,12 @@ static int forked_child(void *argument)
     CHECK_FORKED(flowmesh_worker_error(in->worker));
     CHECK_FORKED(flowmesh_job_ack(in->job, NULL, 0, NULL));
     CHECK_FORKED(flowmesh_job_extend(in->job, -1, NULL));
+    flowmesh_job_answer *a;
+    CHECK_FORKED(flowmesh_job_ack_start(in->job, NULL, 0, &a));
+    CHECK_FORKED(flowmesh_job_extend_start(in->job, -1, &a));
+    CHECK_FORKED(flowmesh_job_answer_wait(in->answer, -1, NULL));
+    CHECK_FORKED(flowmesh_job_answer_try(in->answer, &done, NULL));
+    CHECK_FORKED(flowmesh_job_answer_fd(in->answer));
     CHECK_BYTES("job", flowmesh_job_payload(in->job));
 
     /* The child opens its own, and the directory is still its parent's. */
@@ -230,6 +237,7 @@ static int forked_child(void *argument)
 
     CHECK_OK(flowmesh_worker_free(in->worker));
     CHECK_OK(flowmesh_reservation_free(in->reservation));
+    CHECK_OK(flowmesh_job_answer_free(in->answer));
     CHECK_OK(flowmesh_job_free(in->job));
     CHECK_OK(flowmesh_queue_free(in->queue));
     CHECK_OK(flowmesh_message_free(in->message));
@@ -253,6 +261,7 @@ static void handles_stay_with_their_process(void)
     CHECK_OK(flowmesh_queue_enqueue(in.queue, "job", 3, NULL, NULL));
     CHECK_OK(flowmesh_queue_next(in.queue, SOON_MS, &in.job));
     CHECK_OK(flowmesh_job_keep(in.job));
+    CHECK_OK(flowmesh_job_extend_start(in.job, 60000, &in.answer));
     CHECK_OK(flowmesh_queue_reserve_start(in.queue, -1, -1, 1, &in.reservation));
     CHECK_OK(flowmesh_worker_start(in.queue, NULL, on_job, NULL, NULL, &in.worker));
     CHECK_OK(flowmesh_subscribe(in.client, ">", NULL, &in.subscription));
@@ -274,6 +283,8 @@ static void handles_stay_with_their_process(void)
     CHECK_OK(flowmesh_pending_wait(in.pending, SOON_MS, &message));
     CHECK_BYTES("y", flowmesh_message_payload(message));
     CHECK_OK(flowmesh_message_free(message));
+    CHECK_OK(flowmesh_job_answer_wait(in.answer, SOON_MS, NULL));
+    CHECK_OK(flowmesh_job_answer_free(in.answer));
     CHECK_OK(flowmesh_job_ack(in.job, NULL, 0, NULL));
     CHECK_OK(flowmesh_job_free(in.job));
     CHECK_OK(flowmesh_reservation_free(in.reservation));
@@ -287,6 +298,102 @@ static void handles_stay_with_their_process(void)
     CHECK_OK(flowmesh_subscription_free(in.subscription));
     CHECK_OK(flowmesh_mesh_free(in.client));
     CHECK_OK(flowmesh_mesh_free(in.host));
+}
+
+static int32_t is_asked_to_stop(void *context)
+{
+    return *(volatile int *)context;
+}
+
+/* Hosts until it is killed. */
+static int host_process(void *argument)
+{
+    (void)argument;
+    flowmesh_mesh *host;
+    CHECK_OK(flowmesh_open(directory, NULL, &host));
+    for (;;)
+        pause();
+    return 0;
+}
+
+struct answer_waiter {
+    flowmesh_job_answer *answer;
+    flowmesh_status status;
+};
+
+static void *wait_for_an_answer(void *argument)
+{
+    struct answer_waiter *waiter = argument;
+    waiter->status = flowmesh_job_answer_wait(waiter->answer, -1, NULL);
+    return NULL;
+}
+
+/* A host that does not answer is waited for no longer than one likes, and what was said to it is done once. */
+static void an_answer_that_does_not_come(void)
+{
+    flowmesh_mesh *client;
+    flowmesh_queue *queue;
+    flowmesh_receipt receipt;
+    flowmesh_job *job;
+    flowmesh_job_answer *answer;
+    pthread_t thread;
+    int64_t value = 7;
+    int32_t done = 7;
+    volatile int stop = 0;
+    flowmesh_open_options options = FLOWMESH_OPEN_OPTIONS_INIT;
+    options.interrupt = is_asked_to_stop;
+    options.interrupt_context = (void *)&stop;
+    pid_t host = spawn(host_process, NULL);
+    while (flowmesh_connect(directory, &options, &client) != FLOWMESH_OK)
+        sleep_ms(1); /* the watchdog ends this */
+    CHECK_OK(flowmesh_queue_declare(client, "slow", NULL, &queue));
+    CHECK_OK(flowmesh_queue_enqueue(queue, "x", 1, NULL, &receipt));
+    CHECK_OK(flowmesh_queue_next(queue, SOON_MS, &job));
+    int status;
+    CHECK(kill(host, SIGSTOP) == 0 && waitpid(host, &status, WUNTRACED) == host && WIFSTOPPED(status));
+    CHECK_OK(flowmesh_job_ack_start(job, "first", 5, &answer));
+    int fd = flowmesh_job_answer_fd(answer);
+    CHECK(fd >= 0 && !readable(fd, 0));
+    CHECK_STATUS(FLOWMESH_ERR_TIMEOUT, flowmesh_job_answer_wait(answer, 0, &value));
+    CHECK_STATUS(FLOWMESH_ERR_TIMEOUT, flowmesh_job_answer_wait(answer, 10, &value));
+    CHECK_OK(flowmesh_job_answer_try(answer, &done, &value));
+    CHECK(done == 0 && value == 0 && flowmesh_job_is_settled(job) == 1);
+    stop = 1;
+    CHECK_STATUS(FLOWMESH_ERR_INTERRUPTED, flowmesh_job_answer_wait(answer, -1, &value));
+    stop = 0;
+    CHECK(flowmesh_job_is_settled(job) == 1); /* the answer is still to come */
+    /* Given up, whoever waits learns of it, and the job may be settled again. */
+    struct answer_waiter waiter = {answer, FLOWMESH_OK};
+    CHECK(pthread_create(&thread, NULL, wait_for_an_answer, &waiter) == 0);
+    CHECK_OK(flowmesh_job_answer_cancel(answer));
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(waiter.status == FLOWMESH_ERR_CANCELLED && readable(fd, SOON_MS) && flowmesh_job_is_settled(job) == 0);
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    CHECK_OK(flowmesh_job_ack_start(job, "second", 6, &answer));
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    CHECK(flowmesh_job_is_settled(job) == 0);
+    CHECK_OK(flowmesh_job_ack_start(job, "third", 5, &answer));
+    CHECK(kill(host, SIGCONT) == 0);
+    CHECK_OK(flowmesh_job_answer_wait(answer, SOON_MS, &value)); /* an ack may be repeated */
+    CHECK(value == FLOWMESH_DURABILITY_FSYNC && flowmesh_job_is_settled(job) == 1);
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    flowmesh_content *result;
+    CHECK_OK(flowmesh_queue_result(queue, receipt.id, &result));
+    CHECK_BYTES("first", flowmesh_content_payload(result));
+    CHECK_OK(flowmesh_content_free(result));
+
+    /* A host that ends is no answer either. */
+    CHECK_OK(flowmesh_job_free(job));
+    CHECK_OK(flowmesh_queue_enqueue(queue, "y", 1, NULL, NULL));
+    CHECK_OK(flowmesh_queue_next(queue, SOON_MS, &job));
+    CHECK(kill(host, SIGSTOP) == 0 && waitpid(host, &status, WUNTRACED) == host && WIFSTOPPED(status));
+    CHECK_OK(flowmesh_job_extend_start(job, -1, &answer));
+    CHECK(kill(host, SIGKILL) == 0 && exit_status(host) == 128 + SIGKILL);
+    CHECK_STATUS(FLOWMESH_ERR_DISCONNECTED, flowmesh_job_answer_wait(answer, SOON_MS, NULL));
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    CHECK_OK(flowmesh_job_free(job));
+    CHECK_OK(flowmesh_queue_free(queue));
+    CHECK_OK(flowmesh_mesh_free(client));
 }
 
 static void opening_says_what_is_in_the_way(void)
@@ -341,5 +448,6 @@ int main(void)
     a_dead_instance_is_peer_gone();
     handles_stay_with_their_process();
     over_tcp();
+    an_answer_that_does_not_come();
     return check_end("processes");
 }

@@ -376,6 +376,107 @@ static void waiting_without_blocking(flowmesh_mesh *mesh)
     CHECK_OK(flowmesh_queue_free(queue));
 }
 
+/* Waits for the answer as an event loop does: its status is `wanted`, and it is given out once. */
+static int64_t answered(flowmesh_status wanted, flowmesh_job_answer *answer)
+{
+    int64_t value = 7;
+    int32_t done = 0;
+    int fd = flowmesh_job_answer_fd(answer);
+    CHECK(fd >= 0 && flowmesh_job_answer_fd(answer) == fd && readable(fd, SOON_MS));
+    CHECK_STATUS(wanted, flowmesh_job_answer_try(answer, &done, &value));
+    CHECK(done == 1);
+    CHECK_STATUS(FLOWMESH_ERR_CLOSED, flowmesh_job_answer_wait(answer, -1, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_CLOSED, flowmesh_job_answer_try(answer, &done, NULL));
+    CHECK(done == 1);
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    return value;
+}
+
+static void saying_without_blocking(flowmesh_mesh *mesh)
+{
+    flowmesh_queue_config config = quick();
+    flowmesh_receipt receipt;
+    flowmesh_job_answer *answer, *other;
+    flowmesh_job_list *list;
+    flowmesh_content *content;
+    flowmesh_job_info info = FLOWMESH_JOB_INFO_INIT;
+    int64_t value = 7;
+    config.payload_bytes_max = 10;
+    flowmesh_queue *queue = declared(mesh, "saying", &config);
+    CHECK_OK(flowmesh_queue_enqueue(queue, "x", 1, NULL, &receipt));
+    flowmesh_job *job = next(queue);
+    CHECK_OK(flowmesh_job_release_start(job, &answer));
+    CHECK(flowmesh_job_is_settled(job) == 1);
+    CHECK(answered(FLOWMESH_OK, answer) == FLOWMESH_DURABILITY_OS);
+    CHECK(flowmesh_job_is_settled(job) == 1);
+    CHECK_OK(flowmesh_job_free(job));
+    job = next(queue);
+    CHECK(flowmesh_job_attempt(job) == 1);
+    CHECK_OK(flowmesh_job_nack_start(job, "no", "at line 1", 0, &answer));
+    (void)answered(FLOWMESH_OK, answer);
+    /* The token of an attempt that is over changes nothing. */
+    CHECK_OK(flowmesh_job_extend_start(job, 60000, &answer));
+    CHECK(answered(FLOWMESH_ERR_LEASE_LOST, answer) == 0);
+    CHECK_STATUS(FLOWMESH_ERR_LEASE_LOST, flowmesh_job_ack_start(job, NULL, 0, &answer));
+    CHECK(answer == NULL);
+    CHECK_OK(flowmesh_job_free(job));
+    job = next(queue);
+    CHECK(flowmesh_job_attempt(job) == 2);
+    CHECK_OK(flowmesh_job_extend_start(job, 60000, &answer));
+    CHECK(flowmesh_job_is_settled(job) == 0);
+    value = answered(FLOWMESH_OK, answer);
+    CHECK(value > 59000 && value <= 60000 && flowmesh_job_remaining_ms(job) > 59000);
+    CHECK_OK(flowmesh_job_progress_start(job, "half", 4, &answer));
+    CHECK(answered(FLOWMESH_OK, answer) == 0);
+    CHECK_OK(flowmesh_queue_peek(queue, receipt.id, &list));
+    CHECK_OK(flowmesh_job_list_get(list, 0, &info));
+    CHECK(info.state == FLOWMESH_JOB_LEASED && info.failure_count == 1);
+    CHECK_BYTES("half", info.progress);
+    CHECK_OK(flowmesh_job_list_free(list));
+    CHECK_OK(flowmesh_job_snooze_start(job, 3600000, &answer));
+    CHECK_OK(flowmesh_job_free(job)); /* before its answer */
+    CHECK_OK(flowmesh_job_answer_wait(answer, SOON_MS, &value));
+    CHECK(value == FLOWMESH_DURABILITY_OS && stats_of(queue).scheduled == 1);
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    CHECK_OK(flowmesh_queue_remove(queue, receipt.id));
+
+    CHECK_OK(flowmesh_queue_enqueue(queue, "y", 1, NULL, &receipt));
+    job = next(queue);
+    CHECK_OK(flowmesh_job_reject_start(job, "never", NULL, &answer));
+    (void)answered(FLOWMESH_OK, answer);
+    CHECK(stats_of(queue).dead == 1);
+    CHECK_OK(flowmesh_job_free(job));
+
+    /* What was refused may be said again; only one may say it. */
+    CHECK_OK(flowmesh_queue_enqueue(queue, "z", 1, NULL, &receipt));
+    job = next(queue);
+    flowmesh_status status = flowmesh_job_ack_start(job, "eleven byte", 11, &answer);
+    if (status == FLOWMESH_OK)
+        (void)answered(FLOWMESH_ERR_TOO_LARGE, answer);
+    else
+        CHECK_STATUS(FLOWMESH_ERR_TOO_LARGE, status);
+    CHECK(flowmesh_job_is_settled(job) == 0);
+    CHECK_OK(flowmesh_job_ack_start(job, "done", 4, &answer));
+    CHECK_STATUS(FLOWMESH_ERR_LEASE_LOST, flowmesh_job_ack(job, NULL, 0, NULL));
+    CHECK_STATUS(FLOWMESH_ERR_LEASE_LOST, flowmesh_job_release_start(job, &other));
+    (void)answered(FLOWMESH_OK, answer);
+    CHECK_OK(flowmesh_job_free(job));
+    CHECK_OK(flowmesh_queue_result(queue, receipt.id, &content));
+    CHECK_BYTES("done", flowmesh_content_payload(content));
+    CHECK_OK(flowmesh_content_free(content));
+
+    /* An answer that nobody takes: it is said all the same, and once. */
+    CHECK_OK(flowmesh_queue_enqueue(queue, "w", 1, NULL, NULL));
+    job = next(queue);
+    CHECK_OK(flowmesh_job_ack_start(job, NULL, 0, &answer));
+    CHECK_OK(flowmesh_job_answer_free(answer));
+    status = flowmesh_job_ack(job, NULL, 0, NULL);
+    CHECK(status == FLOWMESH_OK || status == FLOWMESH_ERR_LEASE_LOST); /* whether the answer was there before */
+    CHECK(flowmesh_job_is_settled(job) == 1 && stats_of(queue).total_done == 2);
+    CHECK_OK(flowmesh_job_free(job));
+    CHECK_OK(flowmesh_queue_free(queue));
+}
+
 struct waiter {
     flowmesh_queue *queue;
     volatile int started;
@@ -653,6 +754,7 @@ int main(void)
     everywhere(settings_come_back);
     everywhere(schedules_come_back);
     everywhere(waiting_without_blocking);
+    everywhere(saying_without_blocking);
     everywhere(freeing_wakes_who_waits);
     everywhere(workers);
     everywhere(a_closed_mesh_ends_its_workers);

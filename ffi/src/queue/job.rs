@@ -6,6 +6,7 @@ use crate::{
     guard::{Call, guard, guard_number, guard_value},
     queue::{QueueHandle, flowmesh_queue},
     text::Texts,
+    wait::Interrupt,
 };
 use flowmesh::{Durability, ErrorKind, Job, ReadySet, Result, Settle, Wait, queue::Content};
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub(crate) struct JobHandle(Box<Held>);
 struct Held {
     /// A worker has a share, too, while its handler runs.
     job: Arc<Job>,
+    /// What may end the waits for what is said of it.
+    interrupt: Interrupt,
     /// What the worker that lent the job is to ack it with; `None` when nobody lent it.
     result: Option<Mutex<Option<Vec<u8>>>>,
     texts: OnceLock<Texts>,
@@ -175,7 +178,7 @@ pub unsafe extern "C" fn flowmesh_job_cancel_fd(job: *mut flowmesh_job) -> i32 {
     guard_number("flowmesh_job_cancel_fd", |call| call.live::<JobHandle>(job)?.0.cancel_fd(call))
 }
 
-/// 1 when it was settled through this handle, 0 when not, or a negative status.
+/// 1 when it was settled through this handle or is being settled, 0 when not, or a negative status.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn flowmesh_job_is_settled(job: *const flowmesh_job) -> i32 {
     guard_number("flowmesh_job_is_settled", |call| {
@@ -469,17 +472,25 @@ pub unsafe extern "C" fn flowmesh_content_free(content: *mut flowmesh_content) -
 }
 
 impl JobHandle {
-    pub(crate) fn new(job: Job) -> Self {
-        Self::of(Arc::new(job), None)
+    pub(crate) fn new(job: Job, interrupt: Interrupt) -> Self {
+        Self::of(Arc::new(job), interrupt, None)
     }
 
     /// Of a worker, for the time that its handler runs.
-    pub(super) fn lent(job: Arc<Job>) -> Self {
-        Self::of(job, Some(Mutex::new(None)))
+    pub(super) fn lent(job: Arc<Job>, interrupt: Interrupt) -> Self {
+        Self::of(job, interrupt, Some(Mutex::new(None)))
     }
 
-    fn of(job: Arc<Job>, result: Option<Mutex<Option<Vec<u8>>>>) -> Self {
-        Self(Box::new(Held { job, result, texts: OnceLock::new(), cancelled: OnceLock::new() }))
+    fn of(job: Arc<Job>, interrupt: Interrupt, result: Option<Mutex<Option<Vec<u8>>>>) -> Self {
+        Self(Box::new(Held { job, interrupt, result, texts: OnceLock::new(), cancelled: OnceLock::new() }))
+    }
+
+    pub(super) fn job(&self) -> &Arc<Job> {
+        &self.0.job
+    }
+
+    pub(super) fn interrupt(&self) -> Interrupt {
+        self.0.interrupt
     }
 
     pub(super) fn set_result(&self, call: Call, result: &[u8]) -> Result<()> {

@@ -6,6 +6,8 @@ pub mod reserve;
 
 pub mod job;
 
+pub mod answer;
+
 pub mod worker;
 
 pub mod look;

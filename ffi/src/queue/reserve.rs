@@ -49,7 +49,7 @@ pub unsafe extern "C" fn flowmesh_queue_next(
         let handle = call.live::<QueueHandle>(queue)?;
         let taken = handle.reserve(call, 1, None, timeout_ms)?.into_iter().next();
         let job = taken.ok_or_else(|| call.error(ErrorKind::Timeout).with("timeout_ms", timeout_ms))?;
-        out.set(call.give_job(job)?);
+        out.set(call.give_job(job, handle.0.interrupt)?);
         Ok(())
     })
 }
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn flowmesh_queue_reserve(
         let handle = call.live::<QueueHandle>(queue)?;
         let lease = call.given_time(lease_ms, "lease_ms")?;
         let taken = handle.reserve(call, capacity, lease, timeout_ms)?;
-        count.set(call.give_jobs(taken, room)?);
+        count.set(call.give_jobs(taken, handle.0.interrupt, room)?);
         Ok(())
     })
 }
@@ -222,23 +222,28 @@ impl Held {
         answered: Answered,
         room: &mut [MaybeUninit<*mut flowmesh_job>],
     ) -> Result<usize> {
-        call.give_jobs(self.queue.jobs(answered)?, room)
+        call.give_jobs(self.queue.jobs(answered)?, self.interrupt, room)
     }
 }
 
 impl Call {
-    fn give_job(self, job: Job) -> Result<*mut flowmesh_job> {
-        self.give(JobHandle::new(job))
+    fn give_job(self, job: Job, interrupt: Interrupt) -> Result<*mut flowmesh_job> {
+        self.give(JobHandle::new(job, interrupt))
     }
 
     /// Handles of jobs, into room for as many; how many they are, at least one.
-    fn give_jobs(self, jobs: Vec<Job>, room: &mut [MaybeUninit<*mut flowmesh_job>]) -> Result<usize> {
+    fn give_jobs(
+        self,
+        jobs: Vec<Job>,
+        interrupt: Interrupt,
+        room: &mut [MaybeUninit<*mut flowmesh_job>],
+    ) -> Result<usize> {
         if jobs.is_empty() {
             return Err(self.error(ErrorKind::Timeout).with("jobs", "none in time"));
         }
         let count = jobs.len();
         for (index, job) in jobs.into_iter().enumerate() {
-            let given = self.give_job(job).inspect_err(|_| {
+            let given = self.give_job(job, interrupt).inspect_err(|_| {
                 // No handles are left: what was given is ended, and its leases end by themselves.
                 // SAFETY: the places before this one were written.
                 room[..index].iter().for_each(|place| take_back(unsafe { place.assume_init() }));

@@ -10,6 +10,7 @@ use crate::{
     guard::{Call, guard, guard_number},
     handle::{Live, take_back},
     options::{SizedStruct, sized},
+    wait::Interrupt,
 };
 use flowmesh::{ErrorKind, Job, JobError, Result, Worker, WorkerOptions, WorkerStats};
 use std::{
@@ -130,8 +131,9 @@ pub unsafe extern "C" fn flowmesh_worker_start(
             lease: call.given_time(options.lease_ms, "lease_ms")?,
         };
         let handler = handler.ok_or_else(|| call.null("handler"))?;
+        let interrupt = queue.0.interrupt;
         let work = move |job: &Arc<Job>| -> std::result::Result<Option<Vec<u8>>, JobError> {
-            let loan = Loan::new(call, job)?;
+            let loan = Loan::new(call, job, interrupt)?;
             SAID.take();
             // SAFETY: the manual asks for a function that takes this context and a job.
             let status = unsafe { handler(context.pointer(), loan.handle) };
@@ -310,8 +312,8 @@ struct Loan {
 }
 
 impl Loan {
-    fn new(call: Call, job: &Arc<Job>) -> Result<Self> {
-        let handle = call.give(JobHandle::lent(Arc::clone(job)))?;
+    fn new(call: Call, job: &Arc<Job>, interrupt: Interrupt) -> Result<Self> {
+        let handle = call.give(JobHandle::lent(Arc::clone(job), interrupt))?;
         Ok(Self { handle, live: call.live(handle)? })
     }
 
