@@ -396,6 +396,87 @@ static void an_answer_that_does_not_come(void)
     CHECK_OK(flowmesh_mesh_free(client));
 }
 
+/* Never ends; the process it runs in is killed. */
+static flowmesh_status hang(void *context, flowmesh_job *job)
+{
+    char attempt[16];
+    snprintf(attempt, sizeof attempt, "%u", (unsigned)flowmesh_job_attempt(job));
+    CHECK_OK(flowmesh_publish(context, "worker.has", attempt, strlen(attempt), NULL, NULL));
+    for (;;)
+        pause();
+    return FLOWMESH_OK;
+}
+
+static int doomed_worker(void *argument)
+{
+    (void)argument;
+    flowmesh_mesh *mesh;
+    flowmesh_queue *queue;
+    flowmesh_worker *worker;
+    CHECK_OK(flowmesh_connect(directory, NULL, &mesh));
+    CHECK_OK(flowmesh_queue_open(mesh, "doomed", &queue));
+    CHECK_OK(flowmesh_worker_start(queue, NULL, hang, mesh, NULL, &worker));
+    for (;;)
+        pause();
+    return 0;
+}
+
+static flowmesh_status note_attempt(void *context, flowmesh_job *job)
+{
+    *(volatile uint32_t *)context = flowmesh_job_attempt(job);
+    return flowmesh_job_set_result(job, "finished", 8);
+}
+
+/* A worker that is killed at work holds its job no longer, however long the lease; the attempt counts. */
+static void a_killed_worker_leaves_its_job_to_another(void)
+{
+    flowmesh_mesh *host;
+    flowmesh_queue *queue;
+    flowmesh_subscription *has;
+    flowmesh_message *message;
+    flowmesh_receipt receipt;
+    flowmesh_worker *worker;
+    flowmesh_content *result = NULL;
+    flowmesh_job_list *list;
+    flowmesh_failure failure = FLOWMESH_FAILURE_INIT;
+    flowmesh_queue_stats stats = FLOWMESH_QUEUE_STATS_INIT;
+    flowmesh_queue_config config = FLOWMESH_QUEUE_CONFIG_INIT;
+    volatile uint32_t attempt = 0;
+    config.lease_ms = 43200000; /* no test waits for the end of that */
+    config.backoff.initial_ms = 0;
+    CHECK_OK(flowmesh_open(directory, NULL, &host));
+    CHECK_OK(flowmesh_queue_declare(host, "doomed", &config, &queue));
+    CHECK_OK(flowmesh_subscribe(host, "worker.has", NULL, &has));
+    CHECK_OK(flowmesh_queue_enqueue(queue, "x", 1, NULL, &receipt));
+    pid_t child = spawn(doomed_worker, NULL);
+    CHECK_OK(flowmesh_subscription_receive(has, SOON_MS, &message));
+    CHECK_BYTES("1", flowmesh_message_payload(message));
+    CHECK_OK(flowmesh_message_free(message));
+    CHECK_OK(flowmesh_queue_get_stats(queue, &stats));
+    CHECK(stats.leased == 1 && stats.total_worker_gone == 0);
+    CHECK(kill(child, SIGKILL) == 0 && exit_status(child) == 128 + SIGKILL);
+
+    CHECK_OK(flowmesh_worker_start(queue, NULL, note_attempt, (void *)&attempt, NULL, &worker));
+    while (result == NULL) {
+        CHECK_OK(flowmesh_queue_result(queue, receipt.id, &result));
+        sleep_ms(1); /* the watchdog ends this, long before the lease */
+    }
+    CHECK_BYTES("finished", flowmesh_content_payload(result));
+    CHECK_OK(flowmesh_content_free(result));
+    CHECK(attempt == 2);
+    CHECK_OK(flowmesh_queue_get_stats(queue, &stats));
+    CHECK(stats.total_worker_gone == 1 && stats.total_lease_expired == 0 && stats.total_done == 1);
+    CHECK_OK(flowmesh_queue_peek(queue, receipt.id, &list));
+    CHECK_OK(flowmesh_job_list_failure(list, 0, 0, &failure));
+    CHECK(failure.attempt == 1 && strstr(failure.message, "process ended") != NULL);
+    CHECK_OK(flowmesh_job_list_free(list));
+    CHECK_OK(flowmesh_worker_stop(worker, SOON_MS));
+    CHECK_OK(flowmesh_worker_free(worker));
+    CHECK_OK(flowmesh_subscription_free(has));
+    CHECK_OK(flowmesh_queue_free(queue));
+    CHECK_OK(flowmesh_mesh_free(host));
+}
+
 static void opening_says_what_is_in_the_way(void)
 {
     flowmesh_mesh *host, *second;
@@ -449,5 +530,6 @@ int main(void)
     handles_stay_with_their_process();
     over_tcp();
     an_answer_that_does_not_come();
+    a_killed_worker_leaves_its_job_to_another();
     return check_end("processes");
 }
