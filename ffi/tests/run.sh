@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 built=$(cd "${CARGO_TARGET_DIR:-target}/c" && pwd)
 out=$built/tests
 header=include/flowmesh.h
-tests="arguments events calls queues waiting processes"
+tests="arguments events calls queues waiting processes full"
 warnings="-Wall -Wextra -Wpedantic -Werror"
 CC=${CC:-gcc}
 CXX=${CXX:-g++}
