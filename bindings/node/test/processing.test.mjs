@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
 import { Worker as Thread } from 'node:worker_threads'
-import { connect, FlowMeshError, Reject, Snooze, Worker } from 'flowmesh'
-import { client, directory, ended, host, message, program, until } from './support.mjs'
+import { connect, FlowMeshError, open, Reject, Snooze, Worker } from 'flowmesh'
+import { client, directory, ended, host, message, program, until, withFullDisk } from './support.mjs'
 
 const QUICK = { durability: 'os', backoff: 0, retention: { done: { ageMs: 3_600_000, count: 10_000 } } }
 
@@ -298,6 +298,58 @@ test('a worker whose process is killed leaves its jobs to another', async t => {
   assert.deepEqual(seen.sort(), [['a', 2], ['b', 2], ['c', 1]])
   assert.match((await queue.peek(ids[0].id)).failures[0].message, /process ended/)
   assert.equal((await queue.stats()).totals.workerGone, 2)
+})
+
+everywhere('what a full disk refuses is told again', async ({ queue, start, mesh, host, t }) => {
+  const [free, letGo] = held()
+  const left = []
+  let inside = 0
+  const receipts = [await queue.enqueue(Buffer.alloc(8192)), await queue.enqueue('x')]
+  const byHand = await queue.next({ timeoutMs: 5000 })
+  const worker = start(async job => {
+    inside++
+    await free
+    left.push([job.id, job.attempt])
+    return 'kept'
+  })
+  await until(() => inside === 1)
+  const refused = async () => {
+    const full = { code: 'STORAGE_FULL', retryable: true }
+    await assert.rejects(queue.enqueue('refused'), full)
+    await assert.rejects(queue.enqueueMany([{ payload: 'a' }, { payload: 'b' }]), full)
+    await assert.rejects(mesh.declareQueue('refused'), full)
+    await assert.rejects(byHand.ack('by hand'), full)
+    await assert.rejects(byHand.extend(60_000), full)
+  }
+  await withFullDisk(t, async () => {
+    await refused()
+    letGo()
+    await until(() => left.length === 1)
+    for (let round = 0; round < 25; round++) { // long enough for the worker to be refused, and again
+      for (const { id } of receipts) assert.equal((await queue.peek(id)).state, 'leased')
+      assert.equal(worker.stats().done, 0)
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+    await refused()
+  })
+  letGo()
+  await until(() => worker.stats().done === 1)
+  await byHand.ack('by hand')
+  await worker.stop()
+  assert.deepEqual(worker.stats(), { running: 0, done: 1, failed: 0, rejected: 0, released: 0, lost: 0 })
+  assert.deepEqual(left, [[receipts[1].id, 1]])
+  const { totals } = await queue.stats()
+  assert.deepEqual([totals.enqueued, totals.done, totals.failed, totals.leaseExpired], [2, 2, 0, 0])
+  // What is on the disk is what was said to be there.
+  await mesh.close()
+  await host.close()
+  const again = await open(host.directory)
+  t.after(() => again.close())
+  assert.deepEqual(await again.queues(), ['q'])
+  const found = await again.queue('q')
+  assert.deepEqual(await Promise.all(receipts.map(async ({ id }) => (await found.result(id)).text)), ['by hand', 'kept'])
+  const jobs = (await found.stats()).jobs
+  assert.deepEqual([jobs.done, jobs.ready, jobs.leased, jobs.dead], [2, 0, 0, 0])
 })
 
 test('a thread that is terminated leaves its jobs to another', async t => {

@@ -1,8 +1,8 @@
 // What several tests need: a mesh that goes away with its test, and another process.
 
-import { fork } from 'node:child_process'
+import { fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -52,6 +52,31 @@ export function program(t, name, ...args) {
 export async function message(child) {
   const [value] = await once(child, 'message', { signal: AbortSignal.timeout(WATCHDOG_MS) })
   return value
+}
+
+/**
+ * Runs `run` while the disk is full, for this process: it may write no file beyond 4 KiB, where the ledger is by then.
+ * The kernel refuses such writes like those of a full disk, to any user and on any file system. Without `prlimit`, which
+ * sets the limit, the test says that it was not run.
+ */
+export async function withFullDisk(t, run) {
+  const [, before] = readFileSync('/proc/self/limits', 'utf8').match(/^Max file size +(\S+)/m)
+  const limit = bytes => spawnSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`], { encoding: 'utf8' })
+  const ignore = () => {}
+  process.on('SIGXFSZ', ignore) // which comes with the refusal, and would end the process
+  const { error, status, stderr } = limit(4096)
+  if (error !== undefined || status !== 0) {
+    process.off('SIGXFSZ', ignore)
+    console.error(`NOT RUN: a full disk needs prlimit: ${error ?? stderr}`)
+    return t.skip('prlimit is not there')
+  }
+  try {
+    await run()
+  } finally {
+    limit(before)
+    process.off('SIGXFSZ', ignore)
+  }
+  return undefined
 }
 
 /** How a child process ended; fails when it does not. */

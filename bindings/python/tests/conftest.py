@@ -1,6 +1,8 @@
 """A mesh for each test, and what tests have in common."""
 
+import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -75,6 +77,19 @@ def eventually(condition: Callable[[], object], what: str = "the condition") -> 
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come true"
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """The disk is full, for this process: it may write no file beyond 4 KiB, where the ledger is by then. The kernel
+    refuses such writes like those of a full disk, to any user and on any file system.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def our_threads() -> list[str]:

@@ -4,13 +4,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import flowmesh
 import flowmesh.aio
-from conftest import WATCHDOG
+from conftest import WATCHDOG, full_disk
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 @pytest.fixture(autouse=True)
@@ -299,6 +302,91 @@ def test_a_lease_lasts_as_long_as_its_task(directory: Path) -> None:
             assert (await queue.stats())["totals"]["lease_expired"] == 0
 
     asyncio.run(asyncio.wait_for(run(), WATCHDOG))
+
+
+def test_the_job_of_a_killed_loop_is_taken_by_another(
+    directory: Path, program: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    async def run() -> None:
+        async with flowmesh.aio.open(directory) as host:
+            # Nobody waits for the end of that lease.
+            queue = await host.declare_queue("q", durability="os", backoff=0, lease=43200.0)
+            job = await queue.enqueue(b"x")
+            process = program(
+                """
+                import asyncio, sys, flowmesh.aio
+
+                async def handler(job):
+                    print("has", job.attempt, flush=True)
+                    await asyncio.sleep(3600)
+
+                async def main():
+                    async with flowmesh.aio.connect(sys.argv[1]) as mesh:
+                        async with mesh.process("q", handler) as worker:
+                            await worker.wait()
+
+                asyncio.run(main())
+                """,
+                directory,
+            )
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.readline) == "has 1\n"
+            process.kill()
+            process.wait()
+            seen = []
+
+            async def handler(taken: flowmesh.aio.Job) -> None:
+                seen.append((taken.id, taken.attempt))
+
+            async with host.process(queue, handler):
+                await eventually(lambda: done(queue, 1), "another worker does it")
+            assert seen == [(job.id, 2)]
+            totals = (await queue.stats())["totals"]
+            assert (totals["worker_gone"], totals["lease_expired"]) == (1, 0)
+
+    asyncio.run(asyncio.wait_for(run(), 6 * WATCHDOG))
+
+
+def test_what_a_full_disk_refuses_is_told_again(directory: Path) -> None:
+    async def test(mesh: flowmesh.aio.Mesh, queue: flowmesh.aio.Queue) -> None:
+        inside, let_go, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def handler(job: flowmesh.aio.Job) -> str:
+            inside.set()
+            await let_go.wait()
+            left.set()
+            return "kept"
+
+        receipts = [await queue.enqueue(bytes(8192)), await queue.enqueue(b"x")]
+        by_hand = await queue.next(timeout=WATCHDOG)
+        assert by_hand is not None
+
+        async def refused() -> None:
+            with pytest.raises(flowmesh.StorageFullError):
+                await queue.enqueue(b"refused")
+            with pytest.raises(flowmesh.StorageFullError):
+                await by_hand.ack("by hand")
+            assert not by_hand.settled
+
+        async with mesh.process(queue, handler) as worker:
+            await inside.wait()
+            with full_disk():
+                await refused()
+                let_go.set()
+                await left.wait()
+                for _ in range(25):  # long enough for the worker to be refused, and again
+                    assert [await state(queue, receipt) for receipt in receipts] == ["leased", "leased"]
+                    assert worker.stats()["done"] == 0
+                    await asyncio.sleep(0.02)
+                await refused()
+            await eventually(lambda: done(queue, 1), "there is room, and it is told again")
+            await by_hand.ack("by hand")
+        assert (worker.stats()["done"], worker.stats()["lost"], worker.stats()["failed"]) == (1, 0, 0)
+        assert [await queue.result(receipt) for receipt in receipts] == [b"by hand", b"kept"]
+        totals = (await queue.stats())["totals"]
+        assert (totals["enqueued"], totals["done"], totals["failed"], totals["lease_expired"]) == (2, 2, 0, 0)
+
+    everywhere(directory, test)
 
 
 def test_what_a_worker_refuses(directory: Path) -> None:

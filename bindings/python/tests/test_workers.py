@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import flowmesh
-from conftest import WATCHDOG, eventually, our_threads
+from conftest import WATCHDOG, eventually, full_disk, our_threads
 
 if TYPE_CHECKING:
     import subprocess
@@ -323,7 +323,8 @@ def test_leases_last_as_long_as_the_handler(mesh: flowmesh.Mesh, queue: flowmesh
 def test_jobs_of_a_killed_worker_are_taken_by_another(
     host: flowmesh.Mesh, directory: Path, program: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
-    queue = host.declare_queue("q", durability="os", backoff=0, retention={"done": {"age": 60}})
+    # Nobody waits for the end of that lease.
+    queue = host.declare_queue("q", durability="os", backoff=0, lease=43200.0, retention={"done": {"age": 60}})
     job = queue.enqueue(b"x")
     process = program(
         """
@@ -345,7 +346,65 @@ def test_jobs_of_a_killed_worker_are_taken_by_another(
     with host.process(queue, lambda job: seen.append(job.attempt)):
         eventually(lambda: state(queue, job) == "done", "another worker does it")
     assert seen == [2]
-    assert queue.stats()["totals"]["worker_gone"] == 1
+    totals = queue.stats()["totals"]
+    assert (totals["worker_gone"], totals["lease_expired"], totals["done"]) == (1, 0, 1)
+    assert "process ended" in queue.peek(job)["failures"][0]["message"]
+
+
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+def test_what_a_full_disk_refuses_is_told_again(
+    mesh: flowmesh.Mesh, host: flowmesh.Mesh, directory: Path, gate: Gate, durability: Any
+) -> None:
+    queue = mesh.declare_queue("q", durability=durability, retention={"done": {"age": 60}})
+    receipts = [queue.enqueue(bytes(8192)), queue.enqueue(b"x")]
+    by_hand = queue.next(timeout=WATCHDOG)
+    assert by_hand is not None
+    left = []
+
+    def handler(job: flowmesh.Job) -> str:
+        gate(job)
+        left.append((job.id, job.attempt))
+        return "kept"
+
+    def refused() -> None:
+        for attempt in (
+            lambda: queue.enqueue(b"refused"),
+            lambda: queue.enqueue_many([b"a", b"b"]),
+            lambda: mesh.declare_queue("refused"),
+            lambda: by_hand.ack("by hand"),
+            lambda: by_hand.extend(60.0),
+        ):
+            with pytest.raises(flowmesh.StorageFullError) as caught:
+                attempt()
+            assert caught.value.retryable
+        assert not by_hand.settled
+
+    with mesh.process(queue, handler) as worker:
+        eventually(lambda: gate.inside, "the worker has its job")
+        with full_disk():
+            refused()
+            gate.open()
+            eventually(lambda: left, "the handler has returned")
+            for _ in range(25):  # long enough for the worker to be refused, and again
+                assert [state(queue, receipt) for receipt in receipts] == ["leased", "leased"]
+                assert worker.stats()["done"] == 0 and worker.running
+                time.sleep(0.02)
+            refused()
+        eventually(lambda: state(queue, receipts[1]) == "done", "there is room, and it is told again")
+        by_hand.ack("by hand")
+    assert worker.stats() == {"running": 0, "done": 1, "failed": 0, "rejected": 0, "released": 0, "lost": 0}
+    assert left == [(receipts[1].id, 1)]
+    totals = queue.stats()["totals"]
+    assert (totals["enqueued"], totals["done"], totals["failed"], totals["lease_expired"]) == (2, 2, 0, 0)
+    mesh.close()
+    host.close()
+    # What is on the disk is what was said to be there.
+    with flowmesh.open(directory) as again:
+        assert again.queues() == ["q"]
+        queue = again.queue("q")
+        assert [queue.result(receipt) for receipt in receipts] == [b"by hand", b"kept"]
+        jobs = queue.stats()["jobs"]
+        assert jobs["done"] == 2 and sum(jobs.values()) == 2
 
 
 def test_ctrl_c_ends_a_worker_program(
