@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 use store::{Change, Held, History, OWNER, State, Store, apply, bytes_of, config, states};
-use support::{Dice, Dir, Over, Process, assert_error, number, seed};
+use support::{Dice, Dir, Over, Process, assert_error, let_it_work, number, seed};
 
 #[test]
 fn programs() {
@@ -510,31 +510,35 @@ fn what_was_acknowledged_survives_kill_9() {
     let seed = seed("ledger kill");
     let mut dice = Dice(seed);
     let (dir, mut acknowledged, mut cuts) = (Dir::new(), 0, 0);
+    // What the batches up to `seen` led to, which was looked at.
+    let (mut expected, mut seen) = (Held::new(), 0);
     for round in 0..rounds {
         let path = dir.path().display().to_string();
+        let record = dir.path().join("record");
         let mut victim = Process::start("writer", &[&path, &dice.next().to_string()]);
-        thread::sleep(Duration::from_micros(1000 + dice.roll(12_000)));
+        let_it_work(&record, 0, &mut dice);
         victim.kill();
         drop(victim);
-        let record = fs::read(dir.path().join("record")).unwrap_or_default();
-        let (mut intents, mut acked) = (BTreeMap::new(), 0);
-        for line in record.chunks_exact(32) {
+        let what = format!("round {round} of FLOWMESH_SEED={seed}");
+        let (mut intents, mut acked) = (BTreeMap::new(), seen);
+        for line in fs::read(&record).unwrap_or_default().chunks_exact(32) {
             let word = |at: usize| u64::from_le_bytes(line[at * 8..][..8].try_into().unwrap());
             match word(0) {
                 // The last one to intend a number is the one who wrote it.
                 INTENT => drop(intents.insert(word(1), (word(2), word(3)))),
-                ACK => acked = acked.max(word(1)),
+                ACK => {
+                    acked = acked.max(word(1));
+                    acknowledged += 1;
+                }
                 other => panic!("a record of kind {other}"),
             }
         }
-        acknowledged = acked;
+        fs::remove_file(&record).ok();
         let storage = Arc::new(FileStorage::new(dir.path().join("ledger")).unwrap());
         let (store, recovery) = Store::open(storage, &config(8 << 10, None), &[]).unwrap();
-        let what = format!("round {round} of FLOWMESH_SEED={seed}");
         cuts += u32::from(recovery.cut.is_some());
         assert!(recovery.last.0 >= acked, "{acked} was acknowledged, ends with {}: {what}", recovery.last);
-        let mut expected = Held::new();
-        for lsn in 1..=recovery.last.0 {
+        for lsn in seen + 1..=recovery.last.0 {
             match *intents.get(&lsn).unwrap_or_else(|| panic!("batch {lsn} was never meant: {what}")) {
                 (_, 0) => {}
                 (key, DELETE) => apply(&mut expected, &[Change::Delete { key }]),
@@ -542,6 +546,7 @@ fn what_was_acknowledged_survives_kill_9() {
             }
         }
         assert_eq!(store.differs(&expected), None, "{what}");
+        seen = recovery.last.0;
     }
     println!("kill -9: {rounds} rounds, {acknowledged} batches acknowledged, 0 lost, {cuts} torn tails cut");
     assert!(acknowledged > rounds, "the victims hardly got to write");

@@ -20,7 +20,7 @@ use flowmesh::{
 };
 use jobs::{History, Host, START, config, is_failure, later};
 use std::{fs, io::Write, path::Path, sync::Arc, thread, time::Duration};
-use support::{Dice, Dir, Process, number, seed};
+use support::{Dice, Dir, Process, bytes_of, let_it_work, number, seed};
 
 #[test]
 fn programs() {
@@ -78,12 +78,14 @@ fn what_was_acknowledged_survives_kill_9() {
         let seed = dice.next();
         let arguments = [seed, times.boot.0, times.wall.0].map(|number| number.to_string());
         let path = dir.path().display().to_string();
+        let record = dir.path().join("record");
+        let before_bytes = bytes_of(&record);
         let mut victim = Process::start("jobs", &[&path, &arguments[0], &arguments[1], &arguments[2]]);
-        thread::sleep(Duration::from_micros(1000 + dice.roll(12_000)));
+        let_it_work(&record, before_bytes, &mut dice);
         victim.kill();
         drop(victim);
 
-        let record = fs::read(dir.path().join("record")).unwrap_or_default();
+        let record = fs::read(&record).unwrap_or_default();
         let acknowledged = record.as_chunks::<8>().0.last().map_or(0, |lsn| u64::from_le_bytes(*lsn));
         let storage = Arc::new(FileStorage::new(dir.path().join("ledger")).unwrap());
         let after = later(times, &mut dice);

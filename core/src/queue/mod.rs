@@ -468,7 +468,16 @@ impl Queues {
             }
             return Ok(Outcome::of(Vec::new()));
         }
-        self.hand_out(inner, times, now, queue, &changes)
+        let mut outcome = self.hand_out(inner, times, now, queue, &changes)?;
+        if outcome.value.is_empty()
+            && let Some(waiter) = waiter
+        {
+            // As if nothing had been found, but that there may be more: then it is woken at once.
+            let mut inner = self.inner.lock();
+            inner.queue_mut(queue).waiters.push_back(waiter);
+            inner.wake(queue, now, &mut outcome.wakes);
+        }
+        Ok(outcome)
     }
 
     /// Acks jobs, and hands out up to `most` others as [`Queues::reserve`] does, in one write where that makes no
@@ -562,14 +571,6 @@ impl Queues {
                     }
                 }
             }
-        }
-        if jobs.is_empty()
-            && let Some(waiter) = waiter
-        {
-            // As if nothing had been found, but that there may be more: then it is woken at once.
-            let mut inner = self.inner.lock();
-            inner.queue_mut(queue).waiters.push_back(waiter);
-            inner.wake(queue, now, &mut outcome.wakes);
         }
         Ok(outcome.map(|()| jobs))
     }

@@ -135,6 +135,11 @@ impl Host {
         }
     }
 
+    fn tokens_of(&self, queue: QueueId, most: usize) -> Vec<Token> {
+        let of_one = self.tokens.iter().filter(|(of, _)| *of == queue);
+        of_one.map(|(_, token)| *token).take(most).collect()
+    }
+
     fn operate(&mut self, dice: &mut Dice) -> Result<()> {
         if self.ids.is_empty() {
             return self.declare();
@@ -155,7 +160,16 @@ impl Host {
                 let worker = WorkerId(1 + dice.roll(2));
                 let (most, bytes_max) = (1 + dice.roll(3) as usize, dice.roll(300) as usize);
                 let options = ReserveOptions::default();
-                let given = self.queues.reserve(times, queue, worker, options, most, bytes_max, None)?.value;
+                let given = if dice.roll(3) == 0 {
+                    let payload = self.payload();
+                    let done = self.tokens_of(queue, 2);
+                    let acks = done.iter().map(|token| (*token, Some(&*payload)));
+                    let turn =
+                        self.queues.ack_and_reserve(times, queue, acks, worker, options, most, bytes_max)?;
+                    turn.value.1
+                } else {
+                    self.queues.reserve(times, queue, worker, options, most, bytes_max, None)?.value
+                };
                 for job in given {
                     assert!(is_payload(job.content.payload()), "{job:?} has other bytes");
                     self.tokens.push((queue, job.token));
@@ -170,8 +184,7 @@ impl Host {
                 done(self.queues.ack(times, held.0, held.1, result)?);
             }
             25 => {
-                let of_one = self.tokens.iter().filter(|(queue, _)| *queue == held.0);
-                let tokens: Vec<Token> = of_one.map(|(_, token)| *token).take(4).collect();
+                let tokens = self.tokens_of(held.0, 4);
                 done(self.queues.ack_many(times, held.0, &tokens)?);
             }
             26..29 => {

@@ -144,6 +144,20 @@ pub struct Process(std::process::Child);
 
 const PROGRAM: &str = "FLOWMESH_TEST_PROGRAM";
 
+/// Until a process that records what it does in `record`, which had `before` bytes, is to be killed: one of four dies at
+/// any moment after its start, the others once they have recorded something.
+pub fn let_it_work(record: &Path, before: u64, dice: &mut Dice) {
+    if dice.roll(4) > 0 {
+        until("the victim works", || bytes_of(record) > before);
+    }
+    thread::sleep(Duration::from_micros(dice.roll(10_000)));
+}
+
+/// The size of a file, 0 if there is none.
+pub fn bytes_of(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |found| found.len())
+}
+
 impl Process {
     /// Starts the program `name` of [`programs`].
     pub fn start(name: &str, arguments: &[&str]) -> Self {
