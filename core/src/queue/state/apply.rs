@@ -110,6 +110,7 @@ impl QueueState {
                 *total += 1;
                 effects.event(kind, job.id, attempt);
                 self.finish(slot, stage, at, keep, effects);
+                self.wake_if_ready(effects);
                 Ok(())
             }
             Change::Reschedule { job, at, start } => {
@@ -119,6 +120,7 @@ impl QueueState {
                 self.leave(slot);
                 let stage = self.begin(slot, at, start);
                 self.enter(slot, stage);
+                self.wake_if_ready(effects);
                 Ok(())
             }
             Change::Redrive { job, at, paced } => {
@@ -500,7 +502,7 @@ impl QueueState {
         }
     }
 
-    /// Room under a limit may let another job go.
+    /// Room under a limit may let another job go; in a group of one at a time that a failed job held up, too.
     #[inline]
     fn wake_if_ready(&mut self, effects: &mut Effects) {
         effects.wake |= (self.config.concurrency.is_some() || !self.groups.is_alone())

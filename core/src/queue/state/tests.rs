@@ -1198,3 +1198,30 @@ fn a_dead_job_moves_with_all_its_failures_and_one_stack_trace() {
     let totals = rig.state.stats(rig.now).totals;
     assert_eq!((totals.failed, totals.dead, totals.removed), (2, 1, 0));
 }
+
+#[test]
+fn whoever_waits_is_told_when_a_failed_job_holds_up_its_group_no_more() {
+    let groups = GroupLimits { concurrency: Some(1), ..GroupLimits::default() };
+    let config = QueueConfig { groups, backoff: Backoff::Fixed(second(10)), ..QueueConfig::default() };
+    let options = EnqueueOptions { group: Some("a".to_owned()), ..unique(Scope::Active, OnConflict::Extend) };
+    let later = EnqueueOptions { delay: second(60), ..options.clone() };
+    for is_put_off in [false, true] {
+        let mut rig = rig(config.clone());
+        let first = rig.enqueue(&options).id();
+        let second = rig.enqueue(&grouped("a")).id();
+        let token = rig.reserve(1)[0];
+        rig.nack(token).unwrap();
+        assert_eq!(rig.state.available(rig.now), 0);
+        let mut changes = Changes::new();
+        if is_put_off {
+            let new = NewJob { id: JobId(7), options: &later, body: Body::default() };
+            rig.state.enqueue(rig.now, &[new], &mut changes, &mut Vec::new()).unwrap();
+        } else {
+            rig.state.cancel(rig.now, first, "", &mut changes).unwrap();
+        }
+        rig.effects.wake = false;
+        rig.commit_keeping(&changes);
+        assert!(rig.effects.wake, "there is work");
+        assert_eq!(rig.next(), Some(second));
+    }
+}
