@@ -19,7 +19,7 @@ use crate::{
     error::ErrorKind,
     ledger::{Lsn, Place},
 };
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// A queue with a journal in memory, clocks that are moved, and checkpoints in slices.
 pub(super) struct Rig {
@@ -29,6 +29,8 @@ pub(super) struct Rig {
     seed: u64,
     lsn: Lsn,
     places: u64,
+    /// What a job goes on referring to, by its place.
+    pub(super) kept: BTreeMap<u64, Kept>,
     /// Entries since the last checkpoint began: kind and bytes.
     log: Vec<(Lsn, Place, u8, Vec<u8>)>,
     /// The last whole checkpoint.
@@ -36,6 +38,27 @@ pub(super) struct Rig {
     /// The one that is being taken.
     taking: Option<Taking>,
     ids: u128,
+}
+
+/// What an entry carries that is kept for its job.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) job: JobId,
+    pub(super) is_result: bool,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn of(change: &Change<'_>) -> Option<Self> {
+        let (job, is_result, bytes) = match change {
+            Change::Enqueue(new) => (new.id, false, new.body.payload),
+            Change::Content { id, body } => (*id, false, body.payload),
+            Change::Done { job, result: Some(result), .. } => (job.id, true, *result),
+            Change::Result { id, result } => (*id, true, *result),
+            _ => return None,
+        };
+        Some(Self { job, is_result, bytes: bytes.to_vec() })
+    }
 }
 
 struct Taking {
@@ -56,6 +79,7 @@ impl Rig {
             seed,
             lsn: Lsn::NONE,
             places: 0,
+            kept: BTreeMap::new(),
             log: Vec::new(),
             images,
             taking: None,
@@ -89,14 +113,52 @@ impl Rig {
             return;
         }
         self.lsn = self.lsn.next();
+        let before = self.state.available(self.now);
+        self.effects.wake = false;
         for change in changes.iter() {
             self.places += 1;
             let place = Place::from_bits(self.places);
             let mut bytes = Vec::new();
             let encoded = entry::encode(change, &mut bytes);
-            self.log.push((self.lsn, place, encoded.kind, bytes));
+            let decoded = entry::decode(encoded.kind, &bytes).unwrap();
+            assert_eq!(decoded, *change);
+            // With a guess at the job's slot, and without.
+            let change = if self.places.is_multiple_of(2) { change } else { &decoded };
             self.state.apply(self.lsn, place, change, &mut self.effects).unwrap();
+            let kept = Kept::of(change);
+            assert_eq!(kept.is_some(), encoded.kept);
+            self.kept.extend(kept.map(|kept| (self.places, kept)));
+            for freed in self.effects.freed.drain(..) {
+                assert!(self.kept.remove(&freed.to_bits()).is_some(), "{freed:?} was not kept any more");
+            }
+            self.log.push((self.lsn, place, encoded.kind, bytes));
         }
+        let is_work_new = before == 0 && self.state.available(self.now) > 0;
+        assert!(self.effects.wake || !is_work_new, "nobody is woken: {changes:?}");
+    }
+
+    /// Writes again what lies at `place`, as cleaning does.
+    pub(super) fn rewrite(&mut self, place: u64) {
+        let kept = self.kept[&place].clone();
+        let (content, result) = self.state.places_of(kept.job).unwrap();
+        let found = if kept.is_result { result } else { Some(content) };
+        assert_eq!(found, Some(Place::from_bits(place)));
+        let mut changes = Changes::new();
+        changes.push(if kept.is_result {
+            Change::Result { id: kept.job, result: &kept.bytes }
+        } else {
+            Change::Content { id: kept.job, body: Body { payload: &kept.bytes, ..Body::default() } }
+        });
+        self.commit(&changes);
+        assert!(!self.kept.contains_key(&place) && self.kept.contains_key(&self.places));
+    }
+
+    /// What is referred to is what is kept, no more and no less.
+    pub(super) fn check_places(&self) {
+        let mut places = Vec::new();
+        self.state.places(&mut |place| places.push(place.to_bits()));
+        places.sort_unstable();
+        assert!(places.iter().eq(self.kept.keys()), "{places:?} {:?}", self.kept);
     }
 
     /// Takes the images of a few more slots; the last slice makes the checkpoint count.
@@ -130,16 +192,10 @@ impl Rig {
         self.checkpoint_slice(u32::MAX / 2);
     }
 
-    /// When a ready job became so.
-    pub(super) fn ready_at(&self, id: JobId) -> Option<u64> {
-        let cell = self.state.cells.get(self.state.find(Target::of(id))?);
-        (cell.stage == Stage::Ready).then_some(cell.at)
-    }
-
-    /// When a scheduled job is ready, on either clock.
-    pub(super) fn dated(&self, id: JobId) -> (u64, u64) {
+    /// Whether a job waits for a time of day, since or from when it may begin, and when that ends.
+    pub(super) fn times(&self, id: JobId) -> (bool, u64, u64) {
         let cell = self.state.cells.get(self.state.find(Target::of(id)).unwrap());
-        (cell.at, cell.due)
+        (cell.stage == Stage::Dated, cell.at, cell.due)
     }
 
     /// When the next dead job is redriven.
