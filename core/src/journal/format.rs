@@ -176,6 +176,13 @@ pub fn seal(frame: &mut Vec<u8>, journal: JournalId, header: &FrameHeader) {
     frame[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// A frame of `bytes` bytes, padding apart, that was not there when `lsn` was written: opening or repair puts it.
+pub fn filler(bytes: usize, journal: JournalId, kind: FrameKind, lsn: Lsn) -> Vec<u8> {
+    let mut frame = vec![0; bytes];
+    seal(&mut frame, journal, &FrameHeader { kind, lsn, flushed: Lsn(0), time: 0 });
+    frame
+}
+
 /// The whole frame that `bytes` begin with. None: there is none, or not all of it.
 pub fn decode(bytes: &[u8], journal: JournalId) -> Option<Frame<'_>> {
     let fields: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;

@@ -14,7 +14,7 @@ use super::{
     Journal, JournalConfig, JournalId, Lsn, NOTE_BYTES, Planted, Prepared, SEGMENT_HEADER_BYTES, Segment,
     Writer,
     commit::Commit,
-    format::{self, FrameHeader, FrameKind, SegmentHeader, seal, segment_name, segment_of},
+    format::{self, FrameHeader, FrameKind, SegmentHeader, filler, segment_name, segment_of},
     make_segment,
 };
 use crate::{
@@ -259,8 +259,7 @@ impl Opening<'_> {
         let file = make_segment(self.storage, &name, bytes).map_err(io)?;
         let header =
             SegmentHeader { journal: id, segment: 1, bytes, after: Lsn(0), first: Lsn(1), flushed: Lsn(0) };
-        write_full(&*file, 0, &header.encode()).map_err(io)?;
-        uninterrupted(|| file.sync()).map_err(io)?;
+        write(&*file, &name, 0, &header.encode())?;
         self.files = vec![Candidate { number: 1, name, file, header: Ok(Some(header)) }];
         Ok(id)
     }
@@ -401,9 +400,7 @@ impl Opening<'_> {
             (end, opened.last) = (last, Lsn(opened.last.0 - 1));
         }
         if end < survey.dirty_end {
-            write_full(&*stop.file, end as u64, &vec![0; survey.dirty_end - end])
-                .and_then(|()| uninterrupted(|| stop.file.sync()))
-                .map_err(|error| failed(error, &stop.name))?;
+            write(&*stop.file, &stop.name, end as u64, &vec![0; survey.dirty_end - end])?;
         }
         for behind in self.files[survey.stop + 1..].iter().rev() {
             let length = behind.file.len().map_err(|error| failed(error, &behind.name))?;
@@ -426,9 +423,7 @@ impl Opening<'_> {
             let room =
                 header.as_ref().ok().and_then(Option::as_ref).map_or(0, |header| header.bytes) as usize;
             if room.saturating_sub(*at) >= NOTE_BYTES {
-                let header = FrameHeader { kind: FrameKind::End, lsn: next.after, flushed: Lsn(0), time: 0 };
-                let mut frame = vec![0; format::FRAME_HEADER_BYTES];
-                seal(&mut frame, id, &header);
+                let frame = filler(format::FRAME_HEADER_BYTES, id, FrameKind::End, next.after);
                 write_full(&**file, *at as u64, &frame).map_err(|error| failed(error, name))?;
             }
         }
@@ -481,6 +476,13 @@ pub(super) fn bad_header(file: &Candidate, id: JournalId) -> Option<Damage> {
 /// The length without the zeros at the end.
 fn used(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+/// Writes what is on the disk before this returns.
+pub(super) fn write(file: &dyn File, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
+    write_full(file, offset, bytes)
+        .and_then(|()| uninterrupted(|| file.sync()))
+        .map_err(|error| failed(error, name))
 }
 
 pub(super) fn failed(error: io::Error, file: &str) -> Error {

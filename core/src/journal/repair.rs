@@ -6,9 +6,9 @@
 
 use super::{
     FRAME_HEADER_BYTES, Journal, JournalId, Lsn, NOTE_BYTES, SEGMENT_HEADER_BYTES, Segment,
-    format::{self, FrameHeader, FrameKind, SegmentHeader, seal, segment_name},
+    format::{self, FrameKind, SegmentHeader, filler, segment_name},
     make_segment,
-    recovery::{Damage, OPERATION, Opening, QUARANTINE, Survey, bad_header, failed},
+    recovery::{Damage, OPERATION, Opening, QUARANTINE, Survey, bad_header, failed, write},
 };
 use crate::{
     error::Result,
@@ -168,8 +168,7 @@ impl Journal {
             first: after.next(),
             flushed: Lsn(0),
         };
-        let mut end = vec![0; FRAME_HEADER_BYTES];
-        seal(&mut end, self.id, &FrameHeader { kind: FrameKind::End, lsn: after, flushed: Lsn(0), time: 0 });
+        let end = filler(FRAME_HEADER_BYTES, self.id, FrameKind::End, after);
         write(&*file, &name, 0, &[&header.encode()[..], &end].concat())?;
         let segment = Segment::new(&header, file, bytes);
         segment.last.store(after.0, Ordering::Release);
@@ -212,17 +211,9 @@ fn sync_names(storage: &dyn Storage) -> io::Result<()> {
     uninterrupted(|| storage.sync_directory(""))
 }
 
-fn write(file: &dyn File, name: &str, offset: u64, bytes: &[u8]) -> Result<()> {
-    write_full(file, offset, bytes)
-        .and_then(|()| uninterrupted(|| file.sync()))
-        .map_err(|error| failed(error, name))
-}
-
 /// A frame of exactly `size` bytes, a multiple of 8, that stands for the batches up to `lsn`.
 fn hole(id: JournalId, size: usize, lsn: Lsn) -> Vec<u8> {
-    let mut frame = vec![0; size - 8];
-    seal(&mut frame, id, &FrameHeader { kind: FrameKind::Hole, lsn, flushed: Lsn(0), time: 0 });
-    frame
+    filler(size - 8, id, FrameKind::Hole, lsn)
 }
 
 /// Damage in more places is not repaired piece by piece.
