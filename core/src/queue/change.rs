@@ -3,7 +3,7 @@
 
 use super::{
     cron::Schedule,
-    job::{JobId, WorkerId},
+    job::{Failure, JobId, WorkerId},
     options::{Backoff, QueueConfig, Scope},
     slab::NONE,
 };
@@ -341,6 +341,12 @@ pub struct FailureRef<'a> {
     pub message: &'a str,
     /// A stack trace or the like.
     pub detail: &'a str,
+}
+
+impl<'a> From<&'a Failure> for FailureRef<'a> {
+    fn from(Failure { attempt, at, message, detail }: &'a Failure) -> Self {
+        Self { attempt: *attempt, at: *at, message, detail }
+    }
 }
 
 /// Content type, headers and payload as they are stored: `head`, then the payload.

@@ -269,7 +269,7 @@ impl QueueState {
         changes: &mut Changes<'a>,
     ) {
         overlay.ended += 1;
-        let failure = FailureRef { attempt: 0, at: now.wall, message: why, detail: "" };
+        let failure = said(why, 0, now);
         let keep = now.at + self.config.retention.cancelled.age;
         if keep == now.at {
             overlay.ids.insert(id, false);
@@ -653,8 +653,7 @@ impl QueueState {
             } else {
                 self.after_failure(slot, now, delay)
             };
-            let attempt = self.cells.get(slot).attempt;
-            let failure = FailureRef { attempt, at: now.wall, message, detail: "" };
+            let failure = said(message, self.cells.get(slot).attempt, now);
             changes.push(self.give_back(slot, now, cause, fate, Some(failure)));
         }
         count
@@ -674,23 +673,17 @@ impl QueueState {
     ) -> Result<Cancelled> {
         let Some(slot) = self.find(Target::of(id)) else { return Err(no_job("queue.cancel", id)) };
         let job = self.at_slot(slot);
-        let failure = |attempt, why| FailureRef {
-            attempt,
-            at: now.wall,
-            message: cut(why, MESSAGE_BYTES_MAX),
-            detail: "",
-        };
         match self.cells.get(slot).stage {
             Stage::Leased => {
                 if self.more(slot).is_some_and(|more| more.lease.asked == 0) {
                     let by = now.at + self.config.cancel_grace;
-                    let failure = (!why.is_empty()).then(|| failure(self.cells.get(slot).attempt, why));
+                    let failure = (!why.is_empty()).then(|| said(why, self.cells.get(slot).attempt, now));
                     changes.push(Change::Ask { job, by, failure });
                 }
                 Ok(Cancelled::Asked)
             }
             stage if stage.is_waiting() => {
-                let failure = Some(failure(0, if why.is_empty() { "cancelled" } else { why }));
+                let failure = Some(said(if why.is_empty() { "cancelled" } else { why }, 0, now));
                 let keep = now.at + self.config.retention.cancelled.age;
                 changes.push(Change::End { job, at: now.at, keep, expired: false, failure });
                 Ok(Cancelled::Now)
@@ -838,9 +831,8 @@ impl QueueState {
         let asked = self.asked.iter().take_while(|(by, _)| *by <= now.at.0).map(|(_, slot)| *slot);
         let asked = asked.filter(|slot| self.cells.get(*slot).due > now.at.0);
         for slot in asked.take(left(changes)) {
-            let attempt = self.cells.get(slot).attempt;
             let message = "cancelled; the worker did not give it back in time";
-            let failure = FailureRef { attempt, at: now.wall, message, detail: "" };
+            let failure = said(message, self.cells.get(slot).attempt, now);
             let fate = self.unless_cancelled(slot, now, Fate::Ready);
             changes.push(self.give_back(slot, now, Cause::Cancelled, fate, Some(failure)));
         }
@@ -1020,15 +1012,7 @@ impl QueueState {
         let Some(Change::Enqueue(mut new)) = planned.into_first().filter(|_| !full) else { return Ok(()) };
         new.seq += before;
         let extra = new.extra.get_or_insert_default();
-        extra.failures = failures
-            .iter()
-            .map(|failure| FailureRef {
-                attempt: failure.attempt,
-                at: failure.at,
-                message: &failure.message,
-                detail: &failure.detail,
-            })
-            .collect();
+        extra.failures = failures.iter().map(FailureRef::from).collect();
         changes.push(Change::Enqueue(new));
         Ok(())
     }
@@ -1143,8 +1127,13 @@ impl Turns<'_> {
 }
 
 fn failure<'a>(nack: &Nack<'a>, attempt: u16, now: Now) -> Option<FailureRef<'a>> {
-    let message = cut(nack.message, MESSAGE_BYTES_MAX);
-    Some(FailureRef { attempt, at: now.wall, message, detail: cut(nack.detail, DETAIL_BYTES_MAX) })
+    let detail = cut(nack.detail, DETAIL_BYTES_MAX);
+    Some(FailureRef { detail, ..said(nack.message, attempt, now) })
+}
+
+/// A failure of which no more is known than this.
+fn said(message: &str, attempt: u16, now: Now) -> FailureRef<'_> {
+    FailureRef { attempt, at: now.wall, message: cut(message, MESSAGE_BYTES_MAX), detail: "" }
 }
 
 /// As much of `text` as fits, whole characters.

@@ -172,18 +172,12 @@ impl QueueState {
                 asked: Moment(lease.asked),
             });
             let unique = more.unique.as_deref();
-            let failures = more.failures.iter().map(|failure| FailureRef {
-                attempt: failure.attempt,
-                at: failure.at,
-                message: &failure.message,
-                detail: &failure.detail,
-            });
             Box::new(MoreImage {
                 group: None,
                 unique: unique.map(|unique| (Cow::Borrowed(&*unique.key), unique.scope, unique.role as u8)),
                 expires: (more.expires != NEVER).then_some(Moment(more.expires)),
                 own: more.own.as_deref().cloned().unwrap_or_default(),
-                failures: failures.collect(),
+                failures: more.failures.iter().map(FailureRef::from).collect(),
                 redrives: more.redrives,
                 result: more.result,
                 lease,
