@@ -214,16 +214,11 @@ impl Inbox {
         }
         while self.occupied != 0 {
             let lane = self.occupied.ilog2() as usize;
-            let mut delivery = self.take(lane)?;
-            if delivery.message.is_expired(wall) {
-                self.stats.expired += 1;
-                self.untold += delivery.gap;
-                continue;
+            let delivery = self.take(lane)?;
+            let delivered = hand_out(delivery, wall, &mut self.stats, &mut self.untold);
+            if delivered.is_some() {
+                return delivered;
             }
-            self.stats.delivered += 1;
-            self.stats.delivered_bytes += delivery.message.payload_len() as u64;
-            delivery.gap += std::mem::take(&mut self.untold);
-            return Some(delivery);
         }
         None
     }
@@ -242,16 +237,10 @@ impl Inbox {
             let waiting = &mut self.lanes[lane];
             let count = waiting.len().min(limit - out.len());
             self.len -= count;
-            for mut delivery in waiting.drain(..count) {
-                if delivery.message.is_expired(wall) {
-                    self.stats.expired += 1;
-                    self.untold += delivery.gap;
-                    continue;
+            for delivery in waiting.drain(..count) {
+                if let Some(delivered) = hand_out(delivery, wall, &mut self.stats, &mut self.untold) {
+                    out.push(delivered);
                 }
-                self.stats.delivered += 1;
-                self.stats.delivered_bytes += delivery.message.payload_len() as u64;
-                delivery.gap += std::mem::take(&mut self.untold);
-                out.push(delivery);
             }
             if waiting.is_empty() {
                 self.occupied &= !(1 << lane);
@@ -369,6 +358,25 @@ fn dead_letter_headers(message: &Message, error_type: &str, error_message: &str,
         });
     let all: Vec<(&str, &str)> = kept.chain(added).collect();
     Draft::encode_headers(all, "bus.dead_letter").expect("count, bytes and names were made to fit above")
+}
+
+/// Counts an event that leaves its lane, and tells with it what was lost; none if it has expired.
+#[inline]
+fn hand_out(
+    mut delivery: Delivery,
+    wall: Timestamp,
+    stats: &mut InboxStats,
+    untold: &mut u64,
+) -> Option<Delivery> {
+    if delivery.message.is_expired(wall) {
+        stats.expired += 1;
+        *untold += delivery.gap;
+        return None;
+    }
+    stats.delivered += 1;
+    stats.delivered_bytes += delivery.message.payload_len() as u64;
+    delivery.gap += std::mem::take(untold);
+    Some(delivery)
 }
 
 fn header_bytes((name, value): &(&str, &str)) -> usize {
