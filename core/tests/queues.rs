@@ -5,7 +5,7 @@ mod support;
 
 use flowmesh::{
     Durability, ErrorKind, Mesh, Queue, ReadySet, Settle, Wait,
-    queue::{EnqueueOptions, Enqueued, JobState, NewJobRequest, QueueConfig, QueueRequest},
+    queue::{Backoff, EnqueueOptions, Enqueued, JobState, NewJobRequest, QueueConfig, QueueRequest},
 };
 use std::{
     thread,
@@ -389,6 +389,25 @@ fn jobs_outlive_the_host() {
     host.close();
     assert_eq!(first.ack(None).unwrap_err().kind(), ErrorKind::Closed);
     assert!(first.is_cancelled());
+}
+
+/// The thread that looks at the clock did so for the last time, now and then, when something was due as its host opened.
+#[test]
+fn time_goes_on_when_a_host_opens_again() {
+    const ROUNDS: u32 = 12;
+    let dir = Dir::new();
+    let config = QueueConfig { backoff: Backoff::Fixed(Duration::ZERO), ..quick() };
+    let later = EnqueueOptions { delay: Duration::from_millis(50), ..plain() };
+    for round in 0..ROUNDS {
+        let host = Mesh::open(dir.path()).unwrap();
+        let queue = host.declare_queue("q", &config).unwrap();
+        if round > 0 {
+            next(&queue).ack(None).unwrap();
+        }
+        queue.enqueue(b"x", &later).unwrap();
+        // Woken by nothing but time. Its lease ends with the host, and it is due at once when that opens again.
+        assert_eq!(next(&queue).attempt(), 1, "round {round}");
+    }
 }
 
 #[test]

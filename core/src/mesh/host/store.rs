@@ -155,7 +155,7 @@ impl Host {
                 }
             }
         });
-        let start = |name, run: fn(&Weak<Self>, &Opened)| {
+        let start = |name, run: fn(&Weak<Self>, &Arc<Opened>)| {
             let (host, opened) = (self.me.clone(), Arc::clone(&opened));
             os::thread::spawn(name, move || run(&host, &opened))
         };

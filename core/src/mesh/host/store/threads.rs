@@ -4,7 +4,7 @@
 use super::*;
 
 /// `flowmesh-queue`: flushes for all who wait, gives up for those who waited long enough, ticks.
-pub(super) fn run_queues(host: &Weak<Host>, opened: &Opened) {
+pub(super) fn run_queues(host: &Weak<Host>, opened: &Arc<Opened>) {
     loop {
         let (parked, overdue, chore, ticks, closing) = {
             let mut work = opened.work.lock();
@@ -42,8 +42,8 @@ pub(super) fn run_queues(host: &Weak<Host>, opened: &Opened) {
                 }
             }
         };
+        // Not by way of the host, which does not have it before its threads run: what is due then would be forgotten.
         let Some(host) = host.upgrade() else { return };
-        let Some(opened) = host.store.get() else { continue };
         host.flush_parked(opened, parked);
         for (id, waiter) in overdue {
             host.leave(opened, waiter.queue, id);
@@ -128,17 +128,14 @@ impl Host {
 }
 
 /// `flowmesh-store`: the next segment, flushes by interval, checkpoints, cleaning.
-pub(super) fn run_store(host: &Weak<Host>, opened: &Opened) {
+pub(super) fn run_store(host: &Weak<Host>, opened: &Arc<Opened>) {
     let mut rests = false;
     loop {
         let Some(here) = host.upgrade() else { return };
         let mut next = opened.ledger.tend(opened.clock.now());
-        if !rests
-            && opened.ledger.frozen().is_none()
-            && let Some(store) = here.store.get()
-        {
-            let checkpointed = opened.ledger.status().checkpoint_due.then(|| here.checkpoint(store));
-            let cleaned = here.clean(store);
+        if !rests && opened.ledger.frozen().is_none() {
+            let checkpointed = opened.ledger.status().checkpoint_due.then(|| here.checkpoint(opened));
+            let cleaned = here.clean(opened);
             rests = matches!(checkpointed, Some(Err(_))) || cleaned.is_err();
             if matches!(cleaned, Ok(true)) || matches!(checkpointed, Some(Ok(()))) {
                 next = Some(Moment(0));

@@ -168,7 +168,7 @@ impl Side<'_> {
     fn ack_many(&mut self) {
         let tokens = self.tokens();
         let mut changes = Changes::new();
-        let results = self.rig.state.ack_many(self.rig.now, &tokens, &mut changes).unwrap();
+        let results = self.rig.state.ack_many(self.rig.now, tokens.iter().map(|token| (*token, None)), &mut changes).unwrap();
         self.compare_acks(&tokens, results);
         self.commit(&changes);
     }
