@@ -270,7 +270,10 @@ enum flowmesh_unique_conflict {
     FLOWMESH_CONFLICT_RETURN_EXISTING = 0,
     /** The other is cancelled if it still waits, and this one enqueued; one being worked on stays, as above. */
     FLOWMESH_CONFLICT_REPLACE = 1,
-    /** The other, if it still waits, waits anew for as long as this one would, which is not enqueued. */
+    /**
+     * The other, if it still waits, waits anew for as long as this one would, which is not enqueued. Without `delay_ms`
+     * or `run_at_ms` the other stays as it is.
+     */
     FLOWMESH_CONFLICT_EXTEND = 2,
     /** As `REPLACE`; while the other is being worked on, the newest waits until it is finished. */
     FLOWMESH_CONFLICT_KEEP_LAST = 3,
@@ -284,7 +287,7 @@ enum flowmesh_enqueued {
     FLOWMESH_ENQUEUED_REPLACED = 1,
     /** It was not: the job `id` has the same id or unique key. */
     FLOWMESH_ENQUEUED_EXISTING = 2,
-    /** It was not: the job `id` has the same unique key and now waits anew. */
+    /** It was not: the job `id` has the same unique key, and waits anew if this one had a delay. */
     FLOWMESH_ENQUEUED_EXTENDED = 3,
 };
 
@@ -463,7 +466,8 @@ typedef struct flowmesh_open_options {
     void *interrupt_context;
     /**
      * Host: 1 to open a directory whose stored jobs are damaged all the same: what is damaged is moved into
-     * `quarantine`, never deleted. 0: that is `FLOWMESH_ERR_CORRUPT`.
+     * `quarantine`, never deleted, and what was written after it stays. A queue whose declaration was lost is called
+     * `recovered-` and a number, with settings as they are by default. 0: that is `FLOWMESH_ERR_CORRUPT`.
      */
     int32_t repair;
     /** 0. */
@@ -2291,8 +2295,9 @@ FLOWMESH_MUST_USE
 flowmesh_status flowmesh_job_keep(struct flowmesh_job *job);
 
 /**
- * More time: the job is this worker's for `lease_ms` from now, or with -1 for as long as it was reserved. `left_ms`,
- * unless NULL, gets how long it is the worker's now: less than was asked for when its deadline is near.
+ * More time: the job is this worker's for `lease_ms` from now, or with -1 for as long as it was reserved. A lease never
+ * gets shorter: what would end it sooner changes nothing. `left_ms`, unless NULL, gets how long it is the worker's now:
+ * more than was asked for when it had more already, less when its deadline is near.
  *
  * Blocks until the host has answered.
  *

@@ -99,7 +99,8 @@ pub struct flowmesh_open_options {
     /// What `interrupt` is called with.
     pub interrupt_context: *mut c_void,
     /// Host: 1 to open a directory whose stored jobs are damaged all the same: what is damaged is moved into
-    /// `quarantine`, never deleted. 0: that is `FLOWMESH_ERR_CORRUPT`.
+    /// `quarantine`, never deleted, and what was written after it stays. A queue whose declaration was lost is called
+    /// `recovered-` and a number, with settings as they are by default. 0: that is `FLOWMESH_ERR_CORRUPT`.
     pub repair: i32,
     /// 0.
     pub reserved: i32,

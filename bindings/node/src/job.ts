@@ -269,8 +269,8 @@ export class Job extends Content {
   }
 
   /**
-   * More time: so much from now, or as it was reserved for. Resolves to how long it is ours now. Jobs of `process` get
-   * it by themselves.
+   * More time: so much from now, or as it was reserved for; never less than it has. Resolves to how long it is ours now.
+   * Jobs of `process` get it by themselves.
    *
    * @throws FlowMeshError `LEASE_LOST`; `INVALID_ARGUMENT`: the lease is not 1 s to 12 h.
    */

@@ -57,8 +57,9 @@ export interface OpenOptions extends CommonOptions {
   /** The most clients. Default: 1024. */
   readonly maxSessions?: number
   /**
-   * Whether damaged durable data is opened all the same: what is damaged is moved into `quarantine/`, never deleted.
-   * Default: false, opening is refused as `CORRUPT`, naming file and offset.
+   * Whether damaged durable data is opened all the same: what is damaged is moved into `quarantine/`, never deleted, and
+   * what was written after it stays. A queue whose declaration was lost is called `recovered-` and a number, with
+   * settings as they are by default. Default: false, opening is refused as `CORRUPT`, naming file and offset.
    */
   readonly repair?: boolean
 }

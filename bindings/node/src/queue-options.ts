@@ -88,8 +88,8 @@ export interface Unique {
   readonly scope?: 'waiting' | 'active' | { readonly windowMs: number }
   /**
    * What happens when another job has it. `'return-existing'` (default): its id is returned. `'replace'`: it is
-   * cancelled if it still waits. `'extend'`: it waits anew. `'keep-last'`: as `'replace'`, and behind one that is being
-   * worked on the newest waits.
+   * cancelled if it still waits. `'extend'`: it waits anew for as long as the new one would, and stays as it is if that
+   * has no delay. `'keep-last'`: as `'replace'`, and behind one that is being worked on the newest waits.
    */
   readonly onConflict?: 'return-existing' | 'replace' | 'extend' | 'keep-last'
 }

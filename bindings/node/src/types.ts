@@ -34,7 +34,7 @@ export interface Receipt {
   readonly id: string
   /**
    * `'new'`: it was enqueued. `'replaced'`: so it was, in the place of `replaced`, which is cancelled. `'existing'`: it
-   * was not, as that one has its id or unique key. `'extended'`: nor was it, and that one waits anew.
+   * was not, as that one has its id or unique key. `'extended'`: nor was it, and that one waits anew if it had a delay.
    */
   readonly outcome: 'new' | 'replaced' | 'existing' | 'extended'
   /** The job that was cancelled for it. */

@@ -194,7 +194,8 @@ impl Job {
         self.settle(py, Settle::Snooze(seconds("job.snooze", "delay", delay)?))
     }
 
-    /// More time: `lease` seconds from now, or as it was reserved. Returns how many it is ours now.
+    /// More time: `lease` seconds from now, or as it was reserved; never less than it has. Returns how many it is ours
+    /// now.
     #[pyo3(signature = (lease=None))]
     fn extend<'py>(&self, py: Python<'py>, lease: Option<f64>) -> Result<Bound<'py, PyAny>> {
         let lease = lease.map(|lease| seconds("job.extend", "lease", lease)).transpose()?;

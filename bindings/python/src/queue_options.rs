@@ -72,7 +72,9 @@ impl Rate {
 
 /// A key that at most one job of a queue has at a time, for as long as `scope` says: "waiting" is until it is first
 /// handed to a worker, "active" until it is finished, a number so many seconds longer. `on_conflict` is what happens to
-/// a new job whose key another has: "return_existing", "replace", "extend" or "keep_last".
+/// a new job whose key another has: "return_existing" gives the other's id; "replace" cancels the other if it still waits;
+/// "extend" has the other, if it still waits, wait anew for as long as the new one would, and without a delay leaves it as
+/// it is; "keep_last" is as "replace", and behind one that is being worked on the newest waits.
 #[pyclass(frozen, eq, module = "flowmesh", from_py_object)]
 #[derive(Clone, PartialEq)]
 pub(crate) struct Unique {

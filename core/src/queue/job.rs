@@ -202,7 +202,7 @@ pub enum Enqueued {
     },
     /// It was not: this one has the same id or unique key.
     Existing(JobId),
-    /// It was not: this one has the same unique key and now waits anew.
+    /// It was not: this one has the same unique key, and waits anew if the new one had a delay.
     Extended(JobId),
 }
 

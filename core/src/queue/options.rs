@@ -487,7 +487,8 @@ pub enum OnConflict {
     ReturnExisting,
     /// The other is cancelled if it still waits, and the new one enqueued; one being worked on stays, as above.
     Replace,
-    /// The other, if it still waits, waits anew for as long as the new one would; the new one is not enqueued.
+    /// The other, if it still waits, waits anew for as long as the new one would; the new one is not enqueued. If that
+    /// has no delay the other stays as it is.
     Extend,
     /// As `Replace`; while the other is being worked on, the newest waits until it is finished.
     KeepLast,

@@ -24,7 +24,7 @@ pub enum flowmesh_enqueued {
     FLOWMESH_ENQUEUED_REPLACED = 1,
     /// It was not: the job `id` has the same id or unique key.
     FLOWMESH_ENQUEUED_EXISTING = 2,
-    /// It was not: the job `id` has the same unique key and now waits anew.
+    /// It was not: the job `id` has the same unique key, and waits anew if this one had a delay.
     FLOWMESH_ENQUEUED_EXTENDED = 3,
 }
 

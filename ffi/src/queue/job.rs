@@ -346,8 +346,9 @@ pub unsafe extern "C" fn flowmesh_job_keep(job: *mut flowmesh_job) -> flowmesh_s
     })
 }
 
-/// More time: the job is this worker's for `lease_ms` from now, or with -1 for as long as it was reserved. `left_ms`,
-/// unless NULL, gets how long it is the worker's now: less than was asked for when its deadline is near.
+/// More time: the job is this worker's for `lease_ms` from now, or with -1 for as long as it was reserved. A lease never
+/// gets shorter: what would end it sooner changes nothing. `left_ms`, unless NULL, gets how long it is the worker's now:
+/// more than was asked for when it had more already, less when its deadline is near.
 ///
 /// Blocks until the host has answered.
 ///

@@ -72,7 +72,8 @@ pub enum flowmesh_unique_conflict {
     FLOWMESH_CONFLICT_RETURN_EXISTING = 0,
     /// The other is cancelled if it still waits, and this one enqueued; one being worked on stays, as above.
     FLOWMESH_CONFLICT_REPLACE = 1,
-    /// The other, if it still waits, waits anew for as long as this one would, which is not enqueued.
+    /// The other, if it still waits, waits anew for as long as this one would, which is not enqueued. Without `delay_ms`
+    /// or `run_at_ms` the other stays as it is.
     FLOWMESH_CONFLICT_EXTEND = 2,
     /// As `REPLACE`; while the other is being worked on, the newest waits until it is finished.
     FLOWMESH_CONFLICT_KEEP_LAST = 3,

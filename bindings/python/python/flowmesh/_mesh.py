@@ -44,7 +44,8 @@ def open(
     at once (1024). `wait` says how waiting threads wait: "adaptive" spins for at most 5 µs, then sleeps; "block" sleeps
     at once; "spin" never sleeps; a number looks every so many seconds. `breaker` refuses calls to a failing service for
     a while: False for never, or a `Breaker`. `repair` opens a damaged ledger all the same: what is damaged is moved
-    into `quarantine`, never deleted, and what was written after it stays.
+    into `quarantine`, never deleted, and what was written after it stays; a queue whose declaration was lost is called
+    `recovered-` and a number, with settings as they are by default.
 
     Raises AlreadyOpenError when another process is the host; its context names the pid. CorruptError when the ledger is
     damaged; its context names file and offset.
