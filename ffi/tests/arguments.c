@@ -733,6 +733,96 @@ static void null_queue_arguments(const char *directory)
     CHECK_NULL(flowmesh_inspection_get(inspection, NULL));
 }
 
+/* What is over its limit is refused, and changes nothing; the message names both. */
+static void queue_limits(void)
+{
+    enum { KEY = 1024, HEADERS = 256, HEADER_BYTES = 65536, NAME = 255, PAYLOAD = 8388608, PROGRESS = 4096 };
+    static char payload[PAYLOAD + 1], text[HEADER_BYTES + 1];
+    static flowmesh_header headers[HEADERS + 1];
+    flowmesh_queue *q;
+    flowmesh_job *j, *many[1001];
+    flowmesh_job_answer *a;
+    flowmesh_reservation *r;
+    flowmesh_worker *w;
+    flowmesh_enqueue_options job_options;
+    flowmesh_worker_options worker_options = FLOWMESH_WORKER_OPTIONS_INIT;
+    flowmesh_queue_stats before = FLOWMESH_QUEUE_STATS_INIT, after = FLOWMESH_QUEUE_STATS_INIT;
+    size_t count;
+    int one = 1;
+    memset(text, 't', sizeof text - 1);
+    for (size_t i = 0; i <= HEADERS; i++)
+        headers[i] = (flowmesh_header){"h", ""};
+    CHECK_OK(flowmesh_queue_get_stats(queue, &before));
+#define TEXT_OF(size) (text + HEADER_BYTES - (size))
+#define OVER(code, limit, call)                                       \
+    do {                                                              \
+        CHECK_STATUS(FLOWMESH_ERR_##code, call);                      \
+        CHECK(strstr(flowmesh_error_message(), limit) != NULL);       \
+    } while (0)
+#define BIG_JOB(limit, field, value)                                                              \
+    do {                                                                                          \
+        job_options = (flowmesh_enqueue_options)FLOWMESH_ENQUEUE_OPTIONS_INIT;                    \
+        job_options.field = value;                                                                \
+        OVER(TOO_LARGE, limit, flowmesh_queue_enqueue(queue, "x", 1, &job_options, NULL));        \
+        flowmesh_new_job big = {"x", 1, &job_options};                                            \
+        OVER(TOO_LARGE, limit, flowmesh_queue_enqueue_many(queue, &big, 1, NULL, NULL));          \
+    } while (0)
+    OVER(INVALID_ARGUMENT, "255", flowmesh_queue_declare(mesh, TEXT_OF(NAME + 1), NULL, &q));
+    CHECK_STATUS(FLOWMESH_ERR_NOT_FOUND, flowmesh_queue_open(mesh, TEXT_OF(NAME), &q));
+    CHECK(q == NULL);
+    BIG_JOB("1024", unique_key, TEXT_OF(KEY + 1));
+    BIG_JOB("1024", group, TEXT_OF(KEY + 1));
+    BIG_JOB("255", content_type, TEXT_OF(256));
+    flowmesh_header large = {"h", TEXT_OF(HEADER_BYTES)};
+    job_options = (flowmesh_enqueue_options)FLOWMESH_ENQUEUE_OPTIONS_INIT;
+    job_options.headers = headers, job_options.header_count = HEADERS + 1;
+    OVER(TOO_LARGE, "256", flowmesh_queue_enqueue(queue, "x", 1, &job_options, NULL));
+    job_options.headers = &large, job_options.header_count = 1;
+    OVER(TOO_LARGE, "65536", flowmesh_queue_enqueue(queue, "x", 1, &job_options, NULL));
+    OVER(TOO_LARGE, "8388608", flowmesh_queue_enqueue(queue, payload, sizeof payload, NULL, NULL));
+    flowmesh_new_job jobs_over[] = {{"x", 1, NULL}, {payload, sizeof payload, NULL}};
+    OVER(TOO_LARGE, "8388608", flowmesh_queue_enqueue_many(queue, jobs_over, 2, NULL, NULL));
+    job_options = (flowmesh_enqueue_options)FLOWMESH_ENQUEUE_OPTIONS_INIT;
+    job_options.lease_ms = 43200001;
+    OVER(INVALID_ARGUMENT, "43200s", flowmesh_queue_enqueue(queue, "x", 1, &job_options, NULL));
+
+    OVER(INVALID_ARGUMENT, "43200s", flowmesh_queue_reserve(idle, 43200001, 0, &j, 1, &count));
+    OVER(TOO_LARGE, "1000", flowmesh_queue_reserve(idle, -1, 0, many, 1001, &count));
+    OVER(INVALID_ARGUMENT, "1 to 1000", flowmesh_queue_reserve(idle, -1, 0, &j, 0, &count));
+    if (flowmesh_queue_reserve_start(idle, 43200001, 0, 1, &r) == FLOWMESH_OK) {
+        CHECK_INVALID(flowmesh_reservation_wait(r, SOON_MS, &j, 1, &count));
+        CHECK_OK(flowmesh_reservation_free(r));
+    }
+    CHECK_INVALID(flowmesh_error_code());
+    worker_options.lease_ms = 43200001;
+    drops = 0;
+    OVER(INVALID_ARGUMENT, "43200s", flowmesh_worker_start(idle, &worker_options, on_job, &one, on_drop, &w));
+    CHECK(drops == 1 && w == NULL);
+
+    OVER(INVALID_ARGUMENT, "315360000s", flowmesh_job_nack(job, "no", NULL, 315360000001, NULL));
+    OVER(INVALID_ARGUMENT, "315360000s", flowmesh_job_snooze(job, 315360000001, NULL));
+    OVER(TOO_LARGE, "8388608", flowmesh_job_ack(job, payload, sizeof payload, NULL));
+    OVER(TOO_LARGE, "4096", flowmesh_job_progress(job, payload, PROGRESS + 1));
+    if (flowmesh_job_extend_start(job, 43200001, &a) == FLOWMESH_OK) {
+        CHECK_INVALID(flowmesh_job_answer_wait(a, SOON_MS, NULL));
+        CHECK_OK(flowmesh_job_answer_free(a));
+    }
+    CHECK_INVALID(flowmesh_error_code());
+    CHECK(flowmesh_job_is_settled(job) == 0);
+
+    /* At the limit it is taken. */
+    job_options = (flowmesh_enqueue_options)FLOWMESH_ENQUEUE_OPTIONS_INIT;
+    job_options.unique_key = job_options.group = TEXT_OF(KEY);
+    job_options.content_type = TEXT_OF(255);
+    job_options.headers = headers, job_options.header_count = HEADERS;
+    job_options.lease_ms = 43200000;
+    CHECK_OK(flowmesh_queue_declare(mesh, TEXT_OF(NAME), NULL, &q));
+    CHECK_OK(flowmesh_queue_enqueue(q, payload, PAYLOAD, &job_options, NULL));
+    CHECK_OK(flowmesh_queue_free(q));
+    CHECK_OK(flowmesh_queue_get_stats(queue, &after));
+    CHECK(after.total_enqueued == before.total_enqueued && after.leased == before.leased);
+}
+
 /* The INIT macros, the functions of the same meaning, and options that are not as they should be. */
 static void options(const char *directory)
 {
@@ -975,6 +1065,7 @@ int main(void)
     bad_queue_handles();
     null_arguments(directory);
     null_queue_arguments(directory);
+    queue_limits();
     options(directory);
     closed();
 

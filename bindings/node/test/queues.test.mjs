@@ -313,6 +313,8 @@ test('bad arguments are refused with value and rule', async t => {
   const bad = [
     [() => mesh.declareQueue(5), /name=5/],
     [() => mesh.declareQueue('a b'), /a b/],
+    [() => mesh.declareQueue(''), /name/],
+    [() => mesh.declareQueue('n'.repeat(256)), /255/],
     [() => mesh.declareQueue('r', { lease: 5 }), /option="lease".*leaseMs/],
     [() => mesh.declareQueue('r', { leaseMs: 0 }), /lease=0.*1s to 43200s/],
     [() => mesh.declareQueue('r', { leaseMs: 43_200_001 }), /lease=43200.001s/],
@@ -335,6 +337,9 @@ test('bad arguments are refused with value and rule', async t => {
     [() => queue.enqueue('x', { priority: 256 }), /priority=256.*0 to 255/],
     [() => queue.enqueue('x', { priorty: 1 }), /option="priorty"/],
     [() => queue.enqueue('x', { delayMs: -1 }), /delayMs=-1/],
+    [() => queue.enqueue('x', { delayMs: 1e14 }), /delay=/],
+    [() => queue.enqueue('x', { leaseMs: 0 }), /lease=0.*1s to 43200s/],
+    [() => queue.enqueue('x', { leaseMs: 43_200_001 }), /lease=43200.001s/],
     [() => queue.enqueue('x', { delayMs: 1, runAt: new Date() }), /run_at/],
     [() => queue.enqueue('x', { runAt: new Date(NaN) }), /runAt="Invalid Date"/],
     [() => queue.enqueue('x', { id: 'not-an-id' }), /not-an-id/],
@@ -349,6 +354,7 @@ test('bad arguments are refused with value and rule', async t => {
     [() => queue.enqueueMany([{ payload: 'x', key: 1 }]), /option="key"/],
     [() => queue.reserve({ count: 1.5 }), /count=1.5/],
     [() => queue.reserve({ leaseMs: 0 }), /lease=0/],
+    [() => queue.reserve({ leaseMs: 43_200_001 }), /lease=43200.001s/],
     [() => queue.reserve({ timeout: 5 }), /option="timeout"/],
     [() => queue.next({ count: 2 }), /option="count"/],
     [() => queue.reserve({ signal: {} }), /signal/],
@@ -363,15 +369,19 @@ test('bad arguments are refused with value and rule', async t => {
     [() => queue.schedule('a', '@daily', '', { options: { delayMs: 5 } }), /option="delayMs"/],
     [() => queue.durable('memory'), /durability="memory"/],
     [() => job.nack('x', { delay: 5 }), /option="delay"/],
+    [() => job.nack('x', { delayMs: -1 }), /delayMs=-1/],
+    [() => job.nack('x', { delayMs: 1e14 }), /delay=/],
     [() => job.snooze(-5), /delayMs=-5/],
     [() => job.snooze(1e14), /delay=/],
     [() => job.extend(0), /lease=0/],
+    [() => job.extend(43_200_001), /lease=43200.001s/],
     [() => job.ack(5), /payload=5/],
     [() => mesh.process(5, handler), /queue=5/],
     [() => mesh.process('q'), /handler=undefined/],
     [() => mesh.process('q', handler, { concurrency: 0 }), /concurrency=0.*1 to 1024/],
     [() => mesh.process('q', handler, { concurency: 2 }), /option="concurency"/],
     [() => mesh.process('q', handler, { leaseMs: 999 }), /lease=999ms/],
+    [() => mesh.process('q', handler, { leaseMs: 43_200_001 }), /lease=43200.001s/],
     [() => mesh.process('q', handler, { onError: 5 }), /onError=5/],
     [() => new Snooze(-1), /delayMs=-1/],
     [() => inspect(5), /directory=5/],
@@ -386,8 +396,25 @@ test('bad arguments are refused with value and rule', async t => {
   }
   await assert.rejects(open(directory(t), { repair: 'yes' }), { code: 'INVALID_ARGUMENT' })
   await assert.rejects(queue.peek('01890a5d-ac96-774b-bcce-b302099a8057'), { code: 'NOT_FOUND' })
-  await assert.rejects(queue.enqueue('x', { group: 'x'.repeat(1025) }), { code: 'TOO_LARGE' })
-  await assert.rejects(job.progress('x'.repeat(4097)), { code: 'TOO_LARGE' })
+  const large = [
+    [() => queue.enqueue('x', { group: 'x'.repeat(1025) }), /1025.*1024/],
+    [() => queue.enqueue('x', { unique: 'x'.repeat(1025) }), /1025.*1024/],
+    [() => queue.enqueue('x', { contentType: 'x'.repeat(256) }), /256.*255/],
+    [() => queue.enqueue('x', { headers: { a: 'x'.repeat(65_536) } }), /65537.*65536/],
+    [() => queue.enqueue('x', { headers: Object.fromEntries(Array.from({ length: 257 }, (_, n) => [`h${n}`, ''])) }), /257.*256/],
+    [() => queue.enqueue(Buffer.alloc(8_388_609)), /8388609.*8388608/],
+    [() => queue.enqueueMany([{ payload: 'x' }, { payload: Buffer.alloc(8_388_609) }]), /8388609.*8388608/],
+    [() => queue.reserve({ count: 1001 }), /1001.*1000/],
+    [() => job.ack(Buffer.alloc(8_388_609)), /8388609.*8388608/],
+    [() => job.progress('x'.repeat(4097)), /4097.*4096/],
+  ]
+  for (const [call, message] of large) {
+    await assert.rejects(async () => call(), error => {
+      assert.equal(error.code, 'TOO_LARGE', `${call}: ${error}`)
+      assert.match(error.message, message, String(call))
+      return true
+    })
+  }
   assert.deepEqual(await mesh.queues(), ['q'], 'what is refused makes no queue')
   assert.equal(await job.ack(), 'os', 'what is refused changes nothing')
 })

@@ -478,6 +478,9 @@ def test_settings_of_the_wrong_type(mesh: flowmesh.Mesh, config: dict[str, Any],
         ({"content_type": "x" * 256}, ["content_type", "256", "255"]),
         ({"group": "g" * 1025}, ["group", "1025", "1024"]),
         ({"headers": {"a": "x" * 70000}}, ["header_bytes", "70001", "65536"]),
+        ({"headers": {f"h{n}": "" for n in range(257)}}, ["header_count", "257", "256"]),
+        ({"unique": "k" * 1025}, ["unique.key", "1025", "1024"]),
+        ({"lease": 43_200.001}, ["lease", "43200.001s", "1s to 43200s"]),
     ],
 )
 def test_options_out_of_bounds(queue: flowmesh.Queue, options: dict[str, Any], texts: list[str]) -> None:
@@ -525,6 +528,8 @@ def refusals(queue: flowmesh.Queue) -> Iterator[tuple[Callable[[], object], type
     yield lambda: queue.reserve(1001), flowmesh.TooLargeError, "1001"
     yield lambda: queue.reserve(-1), invalid, "-1"
     yield lambda: queue.reserve(lease=0.1, timeout=0), invalid, "lease"
+    yield lambda: queue.reserve(lease=0, timeout=0), invalid, "lease"
+    yield lambda: queue.reserve(lease=43_200.001, timeout=0), invalid, "43200.001s"
     yield lambda: queue.next(-1), invalid, "timeout"
     yield lambda: queue_.reserve("1"), TypeError, "str"
     yield lambda: queue_.enqueue(object()), TypeError, "payload"
@@ -592,7 +597,10 @@ def test_jobs_refuse_what_makes_no_sense(queue: flowmesh.Queue) -> None:
         (lambda: job.reject(5), TypeError),
         (lambda: job.snooze(-1), flowmesh.InvalidArgumentError),
         (lambda: job.snooze(1e12), flowmesh.InvalidArgumentError),
+        (lambda: job.extend(0), flowmesh.InvalidArgumentError),
         (lambda: job.extend(0.5), flowmesh.InvalidArgumentError),
+        (lambda: job.extend(43_200.001), flowmesh.InvalidArgumentError),
+        (lambda: job.nack("x", delay=1e12), flowmesh.InvalidArgumentError),
         (lambda: job.progress(b"x" * 5000), flowmesh.TooLargeError),
         (lambda: job.ack(object()), TypeError),
         (lambda: job.ack(bytes((8 << 20) + 1)), flowmesh.TooLargeError),
@@ -603,6 +611,15 @@ def test_jobs_refuse_what_makes_no_sense(queue: flowmesh.Queue) -> None:
             call()
         assert not job.settled
     assert job.ack() == "os"
+
+
+def test_names_of_queues_are_bounded(mesh: flowmesh.Mesh) -> None:
+    for name in ("", "a b", "n" * 256):
+        with pytest.raises(flowmesh.InvalidArgumentError) as raised:
+            mesh.declare_queue(name)
+        assert "name" in str(raised.value)
+    assert mesh.declare_queue("n" * 255, durability="os").name == "n" * 255
+    assert mesh.queues() == ["n" * 255]
 
 
 def test_a_full_queue(mesh: flowmesh.Mesh) -> None:
