@@ -1,6 +1,9 @@
 //! Arguments: numbers, seconds, texts and headers, checked and turned into the core's types.
 
-use crate::errors::{Failure, Result, invalid};
+use crate::{
+    errors::{Failure, Result, invalid},
+    python,
+};
 use pyo3::{
     exceptions::{PyOverflowError, PyTypeError, PyUnicodeEncodeError},
     prelude::*,
@@ -117,12 +120,12 @@ pub(crate) fn headers(headers: Option<&Bound<'_, PyAny>>) -> Result<Headers> {
         return dict.iter().map(|(name, value)| pair(&name, &value)).collect();
     }
     let not_mapping = || type_error(format!("headers must map str to str, not {}", type_name(headers)));
-    let items = headers.call_method0("items").map_err(|_| not_mapping())?;
-    items
-        .try_iter()?
+    let items = python::call_method(headers, "items", ()).map_err(|_| not_mapping())?;
+    python::items(&items)?
+        .into_iter()
         .map(|item| {
             let (name, value) =
-                item?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().map_err(|_| not_mapping())?;
+                item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>().map_err(|_| not_mapping())?;
             pair(&name, &value)
         })
         .collect()

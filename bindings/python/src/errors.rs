@@ -1,5 +1,6 @@
 //! From the core's errors to the exceptions of `flowmesh._errors`, and from what a handler raised to the core.
 
+use crate::python;
 use flowmesh::{Error, ErrorKind, HandlerError};
 use pyo3::{prelude::*, sync::PyOnceLock, types::PyDict};
 
@@ -39,16 +40,15 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
 
 fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     static CLASSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let classes = CLASSES.get_or_try_init(py, || {
-        Ok::<_, PyErr>(py.import("flowmesh._errors")?.getattr("BY_NUMBER")?.unbind())
+    let classes = python::once(py, &CLASSES, || {
+        python::import(py, "flowmesh._errors", "BY_NUMBER").map(Bound::unbind)
     })?;
     let context = PyDict::new(py);
     for (name, value) in error.context() {
         context.set_item(name, value)?;
     }
-    // The classes have no Python code of their own for this: it would be cut off in the middle, and the process
-    // with it, in a thread that is still at work when the interpreter ends.
-    let exception = classes.bind(py).get_item(error.kind().number())?.call1((error.to_string(),))?;
+    let class = classes.bind(py).get_item(error.kind().number())?;
+    let exception = python::call(&class, (error.to_string(),))?;
     exception.setattr("operation", error.operation())?;
     exception.setattr("context", context)?;
     Ok(PyErr::from_value(exception))
@@ -70,11 +70,15 @@ pub(crate) fn handler_error(py: Python<'_>, error: &PyErr) -> HandlerError {
         .get_type(py)
         .qualname()
         .map_or_else(|_| "Exception".into(), |name| name.to_string_lossy().into());
-    let message = match error.value(py).str() {
+    HandlerError { kind, message: message(py, error) }
+}
+
+/// What an exception says.
+pub(crate) fn message(py: Python<'_>, error: &PyErr) -> String {
+    match python::text(error.value(py)) {
         Ok(text) => text.to_string_lossy().into_owned(),
         Err(_) => "the exception has no text".to_owned(),
-    };
-    HandlerError { kind, message }
+    }
 }
 
 /// Every error kind as `(number, name, code, retryable, meaning, advice)`, for the test that compares lists.

@@ -5,6 +5,7 @@ use crate::{
     errors::{Failure, Result},
     payload::{self, Encoded, Payload},
     pending::Pending,
+    python,
     queue::Queue,
     queue_options::{self, durability_value},
     ready::ReadySet,
@@ -108,7 +109,7 @@ impl Job {
     /// The payload as its content type says: JSON decoded, text as str, anything else as bytes. Decoded once.
     #[getter]
     fn value<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
-        let value = self.value.get_or_try_init(py, || {
+        let value = python::once(py, &self.value, || {
             payload::decode(py, self.inner.payload(), self.content_type()).map(Bound::unbind)
         })?;
         Ok(value.bind(py).clone())
@@ -297,8 +298,8 @@ impl Said {
 const DETAIL_BYTES_MAX: usize = 4 << 10;
 
 fn trace(error: &Bound<'_, PyAny>) -> PyResult<String> {
-    let lines = error.py().import("traceback")?.call_method1("format_exception", (error,))?;
-    let text = PyString::new(error.py(), "").call_method1("join", (lines,))?;
+    let lines = python::call(&python::import(error.py(), "traceback", "format_exception")?, (error,))?;
+    let text = python::call_method(PyString::new(error.py(), "").as_any(), "join", (lines,))?;
     let text = text.cast::<PyString>().map_err(PyErr::from)?.to_string_lossy().into_owned();
     let mut from = text.len().saturating_sub(DETAIL_BYTES_MAX);
     while !text.is_char_boundary(from) {

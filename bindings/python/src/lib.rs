@@ -5,8 +5,8 @@
 //! that may block. Payloads are borrowed from `bytes` objects, which cannot change, and copied once from every
 //! other buffer.
 //!
-//! Python code is not called from here where it can be helped: a daemon thread that is in Python code when the
-//! interpreter ends is ended by unwinding its stack, and that must not meet a Rust frame.
+//! Python code is called through `python` only: a daemon thread that is in Python code when the interpreter ends is
+//! ended by unwinding its stack, and that must not meet a Rust frame.
 
 mod args;
 mod call;
@@ -18,6 +18,7 @@ mod message;
 mod options;
 mod payload;
 mod pending;
+mod python;
 mod queue;
 mod queue_options;
 mod ready;

@@ -7,6 +7,7 @@ use crate::{
     message::Message,
     options::Breaker,
     payload::{Encoded, Payload},
+    python,
     queue::{self, Queue},
     queue_options, stats,
     wait::waiting,
@@ -16,6 +17,7 @@ use flowmesh::{
     queue::{QueueConfig, QueueReply, QueueRequest},
 };
 use pyo3::{
+    exceptions::PyTypeError,
     prelude::*,
     types::{PyBool, PyBytes, PyDict, PyList, PyString},
 };
@@ -154,12 +156,11 @@ impl Mesh {
         let options = publish_options("mesh.publish_many", headers, priority, ttl, delay, timeout)?;
         if let Some(payloads) = payloads {
             let Text(subject) = events.extract()?;
-            let payloads =
-                payloads.try_iter()?.map(|payload| Encoded::new(&payload?)).collect::<Result<Vec<_>>>()?;
+            let payloads = python::items(payloads)?.iter().map(Encoded::new).collect::<Result<Vec<_>>>()?;
             let bytes = payloads.iter().map(Encoded::as_bytes).collect::<Vec<_>>();
             return self.send(py, bytes.iter().map(|bytes| (subject, *bytes)), options, &payloads);
         }
-        let pairs = events.try_iter()?.map(|event| pair(&event?)).collect::<Result<Vec<_>>>()?;
+        let pairs = python::items(events)?.iter().map(pair).collect::<Result<Vec<_>>>()?;
         let subjects = pairs
             .iter()
             .map(|(subject, _)| Ok(subject.extract::<Text<'_>>()?.0))
@@ -310,7 +311,8 @@ fn pair<'py>(event: &Bound<'py, PyAny>) -> Result<Pair<'py>> {
     if event.is_instance_of::<PyString>() || event.is_instance_of::<PyBytes>() {
         return Err(refused().into());
     }
-    let items = event.try_iter().map_err(|_| refused())?.collect::<PyResult<Vec<_>>>()?;
+    let items = python::items(event)
+        .map_err(|error| if error.is_instance_of::<PyTypeError>(event.py()) { refused() } else { error })?;
     match <[Bound<'_, PyAny>; 2]>::try_from(items) {
         Ok([subject, payload]) => Ok((subject, payload)),
         Err(_) => Err(refused().into()),

@@ -1,6 +1,6 @@
 //! A received message as Python sees it.
 
-use crate::{args::not_picklable, errors::Result, payload};
+use crate::{args::not_picklable, errors::Result, payload, python};
 use flowmesh::Delivery;
 use pyo3::{
     exceptions::PyBufferError,
@@ -59,7 +59,7 @@ impl Message {
     /// The payload as its content type says: JSON decoded, text as str, anything else as bytes. Decoded once.
     #[getter]
     fn value<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
-        let value = self.value.get_or_try_init(py, || {
+        let value = python::once(py, &self.value, || {
             payload::decode(py, self.message().payload(), self.message().content_type()).map(Bound::unbind)
         })?;
         Ok(value.bind(py).clone())

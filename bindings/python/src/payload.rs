@@ -2,7 +2,8 @@
 
 use crate::{
     args::{Headers, type_error, type_name},
-    errors::{Failure, Result},
+    errors::{Failure, Result, message},
+    python,
 };
 use flowmesh::{Error, ErrorKind};
 use pyo3::{
@@ -109,25 +110,26 @@ fn utf8<'py>(text: &Bound<'py, PyString>) -> Result<Bound<'py, PyBytes>> {
 /// The bytes of any buffer, in C order. Copied: its owner may change them while they are sent.
 fn contiguous<'py>(buffer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let view = PyMemoryView::from(buffer)?;
-    Ok(view.call_method0("tobytes")?.cast_into::<PyBytes>()?)
+    Ok(python::call_method(view.as_any(), "tobytes", ())?.cast_into::<PyBytes>()?)
 }
 
 /// Encodes with the C half of Python's own encoder, which runs no Python code.
 fn to_json<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyBytes>> {
     static ENCODER: PyOnceLock<[Py<PyAny>; 3]> = PyOnceLock::new();
     let py = value.py();
-    let [make, default, text] = ENCODER.get_or_try_init(py, || {
-        let module = py.import("json.encoder")?;
-        let default = module.getattr("JSONEncoder")?.call0()?.getattr("default")?;
-        let parts = [module.getattr("c_make_encoder")?, default, module.getattr("encode_basestring")?];
+    let [make, default, text] = python::once(py, &ENCODER, || {
+        let found = |name| python::import(py, "json.encoder", name);
+        let default = python::attribute(&python::call(&found("JSONEncoder")?, ())?, "default")?;
+        let parts = [found("c_make_encoder")?, default, found("encode_basestring")?];
         Ok::<_, PyErr>(parts.map(Bound::unbind))
     })?;
     // Who is being encoded (to notice cycles), other types, texts, indent, separators, sort_keys, skipkeys, allow_nan.
     let options = (PyDict::new(py), default, text, py.None(), ":", ",", false, false, false);
-    let chunks = make.bind(py).call1(options)?.call1((value, 0));
+    let chunks = python::call(&python::call(make.bind(py), options)?, (value, 0));
     match chunks {
         Ok(chunks) => {
-            utf8(PyString::new(py, "").call_method1("join", (chunks,))?.cast().map_err(PyErr::from)?)
+            let text = python::call_method(PyString::new(py, "").as_any(), "join", (chunks,))?;
+            utf8(text.cast().map_err(PyErr::from)?)
         }
         // A cycle, NaN or infinity.
         Err(error) if error.is_instance_of::<PyValueError>(py) => Err(refused(py, &error)),
@@ -136,7 +138,7 @@ fn to_json<'py>(value: &Bound<'py, PyAny>) -> Result<Bound<'py, PyBytes>> {
 }
 
 fn refused(py: Python<'_>, error: &PyErr) -> Failure {
-    Error::new(ErrorKind::InvalidArgument, "payload.encode").with("reason", error.value(py)).into()
+    Error::new(ErrorKind::InvalidArgument, "payload.encode").with("reason", message(py, error)).into()
 }
 
 /// The value a payload stands for: JSON and text decoded, anything else as bytes.
@@ -161,18 +163,18 @@ pub(crate) fn decode<'py>(
         return Ok(PyString::new(py, text).into_any());
     }
     // What `json.loads` does, without its Python code around the scanner.
-    let scan = SCAN.get_or_try_init(py, || {
-        let decoder = py.import("json.decoder")?.getattr("JSONDecoder")?.call0()?;
-        Ok::<_, PyErr>(decoder.getattr("scan_once")?.unbind())
+    let scan = python::once(py, &SCAN, || {
+        let decoder = python::call(&python::import(py, "json.decoder", "JSONDecoder")?, ())?;
+        Ok::<_, PyErr>(python::attribute(&decoder, "scan_once")?.unbind())
     })?;
     let text = PyString::new(py, text.trim_matches([' ', '\t', '\n', '\r']));
-    match scan.bind(py).call1((&text, 0)) {
+    match python::call(scan.bind(py), (&text, 0)) {
         Ok(found) => {
             let (value, end) = found.extract::<(Bound<'py, PyAny>, usize)>()?;
             if end == text.len()? { Ok(value) } else { Err(broken(&"more than one value").into()) }
         }
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => Err(broken(&"not a value").into()),
-        Err(error) if error.is_instance_of::<PyValueError>(py) => Err(broken(error.value(py)).into()),
+        Err(error) if error.is_instance_of::<PyValueError>(py) => Err(broken(&message(py, &error)).into()),
         Err(error) => Err(error.into()),
     }
 }

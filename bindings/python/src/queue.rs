@@ -7,6 +7,7 @@ use crate::{
     mesh::Mesh,
     payload::{Encoded, Payload},
     pending::Pending,
+    python,
     queue_options::{self, durability, job_id, schedule_dict, shown},
     stats,
     wait::waiting,
@@ -235,8 +236,7 @@ impl Queue {
         }
         let mut plain = SharedOptions::new(options)?;
         let mut all = Vec::new();
-        for job in jobs.try_iter()? {
-            let job = job?;
+        for job in python::items(jobs)? {
             match job.cast_into::<NewJob>() {
                 Ok(new) => all.push(Enqueuing { payload: new.get().bytes(py), options: Own::New(new) }),
                 Err(other) => {
@@ -306,8 +306,7 @@ impl Queue {
     /// Acks jobs of this queue in one write. Returns None for each, or the error that it got.
     fn ack_many<'py>(&self, py: Python<'py>, jobs: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
         let mut all = Vec::new();
-        for job in jobs.try_iter()? {
-            let job = job?;
+        for job in python::items(jobs)? {
             let Ok(job) = job.cast::<Job>() else {
                 return Err(
                     type_error(format!("jobs must be of flowmesh.Job, not {}", type_name(&job))).into()
@@ -441,7 +440,7 @@ impl Queue {
         if ids.is_instance_of::<PyString>() {
             return Err(type_error("ids must be an iterable of them, not str").into());
         }
-        let jobs = ids.try_iter()?.map(|id| job_id(&id?)).collect::<Result<Vec<_>>>()?;
+        let jobs = python::items(ids)?.iter().map(job_id).collect::<Result<Vec<_>>>()?;
         self.done(py, QueueRequest::Redrive { queue: self.inner.id(), jobs })
     }
 

@@ -7,6 +7,7 @@ use crate::{
     errors::{Result, invalid},
     options::Backoff,
     payload::Encoded,
+    python,
 };
 use flowmesh::{
     Durability, Name, Timestamp,
@@ -146,7 +147,7 @@ impl Unique {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let scope = self.scope(py)?.repr()?;
+        let scope = python::shown(&self.scope(py)?)?;
         Ok(format!("Unique({:?}, scope={scope}, on_conflict={:?})", self.inner.key, self.on_conflict()))
     }
 }
@@ -529,11 +530,11 @@ fn backoff(operation: &'static str, value: &Bound<'_, PyAny>) -> Result<queue::B
         return Err(wrong());
     }
     let mut waits = Vec::new();
-    for wait in value.try_iter().map_err(|_| wrong())? {
-        waits.push(seconds(operation, "backoff", number(&wait?, "backoff")?)?);
-        if waits.len() > queue::BACKOFF_LIST_MAX {
-            break;
-        }
+    // One more than there may be, however many it has.
+    let islice = python::import(value.py(), "itertools", "islice")?;
+    let first = python::call(&islice, (value, queue::BACKOFF_LIST_MAX + 1)).map_err(|_| wrong())?;
+    for wait in python::items(&first)? {
+        waits.push(seconds(operation, "backoff", number(&wait, "backoff")?)?);
     }
     Ok(queue::Backoff::List(waits))
 }
@@ -573,7 +574,7 @@ pub(crate) fn job_id(value: &Bound<'_, PyAny>) -> Result<JobId> {
         return Ok(receipt.get().job());
     }
     if type_name(value) == "UUID"
-        && let Ok(hex) = value.getattr("hex")
+        && let Ok(hex) = python::attribute(value, "hex")
         && let Ok(Text(hex)) = hex.extract::<Text<'_>>()
     {
         return Ok(JobId::parse(hex)?);
@@ -585,7 +586,7 @@ pub(crate) fn job_id(value: &Bound<'_, PyAny>) -> Result<JobId> {
 fn wall(operation: &'static str, argument: &'static str, value: &Bound<'_, PyAny>) -> Result<Timestamp> {
     let stamp = match is_number(value) {
         true => number(value, argument)?,
-        false => match value.call_method0("timestamp") {
+        false => match python::call_method(value, "timestamp", ()) {
             Ok(stamp) => number(&stamp, argument)?,
             Err(_) => return Err(wrong_type(argument, "datetime, or seconds since 1970", value)),
         },
@@ -658,10 +659,10 @@ fn truth(argument: &str, value: &Bound<'_, PyAny>) -> Result<bool> {
 /// The items of a mapping from `str`.
 fn pairs<'py>(argument: &str, mapping: &Bound<'py, PyAny>) -> Result<Vec<(String, Bound<'py, PyAny>)>> {
     let wrong = || wrong_type(argument, "a mapping from str", mapping);
-    let items = mapping.call_method0("items").map_err(|_| wrong())?;
+    let items = python::call_method(mapping, "items", ()).map_err(|_| wrong())?;
     let mut all = Vec::new();
-    for item in items.try_iter()? {
-        let (name, value) = item?.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>().map_err(|_| wrong())?;
+    for item in python::items(&items)? {
+        let (name, value) = item.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>().map_err(|_| wrong())?;
         if !name.is_instance_of::<PyString>() {
             return Err(wrong());
         }

@@ -5,6 +5,7 @@ use crate::{
     errors::{Result, handler_error},
     message::Message,
     payload::{Encoded, Payload},
+    python,
     ready::ReadySet,
 };
 use flowmesh::{Error, ErrorKind, HandlerError};
@@ -149,7 +150,11 @@ impl Reply {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("Reply({}, headers={})", self.payload.bind(py).repr()?, self.headers(py)?.repr()?))
+        Ok(format!(
+            "Reply({}, headers={})",
+            python::shown(self.payload.bind(py))?,
+            python::shown(self.headers(py)?.as_any())?
+        ))
     }
 }
 
