@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from _thread import get_ident
+from time import monotonic
 
 from . import _native
 from ._errors import ClosedError, FlowMeshError
@@ -11,7 +12,7 @@ from ._errors import ClosedError, FlowMeshError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Condition
+    from threading import Condition, Thread
     from typing import Final
 
 
@@ -44,11 +45,15 @@ class _Threads:
         for _ in range(count):
             token = object()
             self._live[token] = None
+            thread = Thread(target=runs, args=(token,), name=name, daemon=True)
             try:
-                Thread(target=runs, args=(token,), name=name, daemon=True).start()
+                thread.start()
             except BaseException:
                 del self._live[token]
                 raise
+            ended = [each for each in list(_started) if not each.is_alive()]
+            _started.difference_update(ended)
+            _started.add(thread)
 
     def end(self, what: str, error: FlowMeshError) -> None:
         """Notes why a loop ended; it is said in the log too, for nobody may be asking."""
@@ -75,6 +80,18 @@ class _Threads:
 
     def alive(self) -> bool:
         return bool(self._live) and self._pid == os.getpid()
+
+
+_started: set[Thread] = set()
+"""The threads of all handles, and such as have ended since the last was started."""
+
+
+def join_all(seconds: float) -> None:
+    """Waits until all of them have ended, to their last instruction, but at most so long: a handler need not return."""
+    until = monotonic() + seconds
+    for thread in list(_started):
+        if thread.ident != get_ident():
+            thread.join(max(0.0, until - monotonic()))
 
 
 class Subscription(_native.Subscription):
@@ -145,7 +162,9 @@ def _handle_requests(threads: _Threads, service: Service, handler: Callable[[_na
             try:
                 request._answer(handler(request))
             except BaseException as error:
-                failed(service.name, request, error)
+                # Once it is closed nobody can hear the answer, and that is what went wrong.
+                if not (service.closed and isinstance(error, ClosedError)):
+                    failed(service.name, request, error)
             del request
     except FlowMeshError as error:
         threads.end(f"the service {service.name!r}", error)

@@ -8,7 +8,7 @@ from _weakrefset import WeakSet
 
 from . import _native
 from ._errors import NotFoundError
-from ._handles import Service, Subscription, check
+from ._handles import Service, Subscription, check, join_all
 from ._worker import Worker
 
 TYPE_CHECKING = False
@@ -377,10 +377,21 @@ _meshes: WeakSet[Mesh] = WeakSet()
 
 
 def _close_all() -> None:
-    """Ends what is open when the interpreter does, so that hosts and callers hear of it at once."""
-    for mesh in list(_meshes):
-        if mesh._pid == os.getpid():
-            mesh._leave()
+    """Ends what is open when the interpreter does, so that hosts and callers hear of it at once.
+
+    Handlers that are about to finish do; Python kills a thread that is still at work when it is next to run. Also those
+    of meshes that were closed before, for closing waits for none.
+    """
+    try:
+        for mesh in list(_meshes):
+            if mesh._pid == os.getpid():
+                mesh._leave()
+    finally:
+        join_all(_EXIT_SECONDS)
+
+
+_EXIT_SECONDS = 1.0
+"""So long a program that ends waits for its handlers to return."""
 
 
 atexit.register(_close_all)
