@@ -168,7 +168,11 @@ impl Side<'_> {
     fn ack_many(&mut self) {
         let tokens = self.tokens();
         let mut changes = Changes::new();
-        let results = self.rig.state.ack_many(self.rig.now, tokens.iter().map(|token| (*token, None)), &mut changes).unwrap();
+        let results = self
+            .rig
+            .state
+            .ack_many(self.rig.now, tokens.iter().map(|token| (*token, None)), &mut changes)
+            .unwrap();
         self.compare_acks(&tokens, results);
         self.commit(&changes);
     }
@@ -190,7 +194,8 @@ impl Side<'_> {
         let (worker, lease, most, bytes_max) = self.reservation();
         let (now, options) = (self.rig.now, ReserveOptions { lease });
         let mut changes = Changes::new();
-        let results = self.rig.state.ack_many(now, tokens.iter().map(|token| (*token, None)), &mut changes).unwrap();
+        let results =
+            self.rig.state.ack_many(now, tokens.iter().map(|token| (*token, None)), &mut changes).unwrap();
         let acks = changes.len();
         let state = &self.rig.state;
         let given = state.reserve(now, WorkerId(worker), options, most, bytes_max, &mut changes).unwrap();
