@@ -19,7 +19,7 @@ use flowmesh::{
     },
 };
 use jobs::{History, Host, START, config, is_failure, later};
-use std::{fs, io::Write, path::Path, sync::Arc, thread, time::Duration};
+use std::{fs, io::Write, path::Path, sync::Arc};
 use support::{Dice, Dir, Process, bytes_of, let_it_work, number, seed};
 
 #[test]

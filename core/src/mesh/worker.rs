@@ -112,7 +112,7 @@ enum Next {
     #[default]
     Unknown,
     NoneThere,
-    Taken(Job),
+    Taken(Arc<Job>),
 }
 
 #[derive(Default)]
@@ -307,7 +307,6 @@ impl Shared {
         while !self.stopping.load(Ordering::Acquire) {
             match self.take(index, std::mem::take(&mut next)) {
                 Ok(Some(job)) => {
-                    let job = Arc::new(job);
                     self.state.lock().turns[index] = Turn::Works(Arc::clone(&job));
                     job.keep();
                     let outcome = guarded_job(|| handler(&job));
@@ -336,7 +335,7 @@ impl Shared {
         self.ended.notify_all();
     }
 
-    fn take(&self, index: usize, next: Next) -> Result<Option<Job>> {
+    fn take(&self, index: usize, next: Next) -> Result<Option<Arc<Job>>> {
         let lease = self.options.lease;
         match next {
             Next::Taken(job) => return Ok(Some(job)),
@@ -344,7 +343,7 @@ impl Shared {
             // What is there is had without the detour that makes waiting cancellable.
             Next::Unknown => {
                 if let Some(job) = self.queue.reserve(1, lease, &mut Wait::poll())?.into_iter().next() {
-                    return Ok(Some(job));
+                    return Ok(Some(Arc::new(job)));
                 }
             }
         }
@@ -356,7 +355,7 @@ impl Shared {
         }
         let answered = pending.wait(&mut Wait::forever());
         self.state.lock().turns[index] = Turn::Idle;
-        Ok(self.queue.jobs(answered?)?.into_iter().next())
+        Ok(self.queue.jobs(answered?)?.into_iter().next().map(Arc::new))
     }
 
     /// Says what came of a job. One that is done makes room for the next, which is had in the same request.
@@ -383,7 +382,7 @@ impl Shared {
             let settled = match settle {
                 Settle::Ack(result) if !self.stopping.load(Ordering::Acquire) => {
                     let acked = job.ack_and_reserve(result, self.options.lease, &mut Wait::forever());
-                    acked.map(|(_, next)| next.map_or(Next::NoneThere, Next::Taken))
+                    acked.map(|(_, next)| next.map_or(Next::NoneThere, |next| Next::Taken(Arc::new(next))))
                 }
                 settle => job.settle(settle, &mut Wait::forever()).map(|_| Next::Unknown),
             };

@@ -177,6 +177,9 @@ pub struct Job {
     pub content: Content,
 }
 
+/// What each ack gives, and the jobs that were handed out.
+pub type AckedAndReserved = (Vec<Result<()>>, Vec<Job>);
+
 /// All queues of a mesh. Any thread may call it.
 pub struct Queues {
     ledger: Ledger,
@@ -499,7 +502,7 @@ impl Queues {
         options: ReserveOptions,
         most: usize,
         bytes_max: usize,
-    ) -> Result<Outcome<(Vec<Result<()>>, Vec<Job>)>> {
+    ) -> Result<Outcome<AckedAndReserved>> {
         options.validate()?;
         options::Check("queue.reserve").count(most)?;
         let mut inner = self.inner.lock();

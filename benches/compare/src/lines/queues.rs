@@ -70,6 +70,15 @@ const LINES: &[Line] = {
         ),
         line(
             "local",
+            "  as workers do it: acking one takes the next",
+            IN_PROCESS,
+            PerSecond,
+            one(OS, "ours.local.next.os"),
+            Some("raw.writes"),
+            Shown,
+        ),
+        line(
+            "local",
             "enqueue → reserve → ack, batches of 100, one thread",
             IN_PROCESS,
             PerSecond,

@@ -28,6 +28,7 @@ pub(super) const CONTENDERS: &[Contender] = &[
     ours("ours.local.none", local::in_memory, None),
     ours("ours.local.os", local::os, None),
     ours("ours.local.fsync", local::fsync, None),
+    ours("ours.local.next.os", local::next_os, None),
     ours("ours.local.batch.none", local::batches_in_memory, None),
     ours("ours.local.batch.os", local::batches_os, None),
     ours("ours.local.batch.fsync", local::batches_fsync, None),

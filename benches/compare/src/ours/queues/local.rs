@@ -42,6 +42,22 @@ fn one_by_one(durability: Durability, count: u64) -> Result<Figure> {
     })
 }
 
+/// As a worker goes from job to job: acking one takes the next.
+pub(crate) fn next_os() -> Result<Figure> {
+    let (_host, queue) = host(Durability::Os)?;
+    enqueue(&queue, u64::MAX)?;
+    let mut job = reserve_one(&queue)?;
+    let figure = time(amount(400_000), 1, |seed| {
+        enqueue(&queue, seed)?;
+        let (_, next) = job.ack_and_reserve(None, None, &mut Wait::forever())?;
+        job = next.ok_or("the queue has no other job")?;
+        assert_eq!(read(&job), seed);
+        Ok(())
+    })?;
+    job.ack(None)?;
+    Ok(figure)
+}
+
 fn batches(durability: Durability, count: u64) -> Result<Figure> {
     let (_host, queue) = host(durability)?;
     time(count, BATCH, |seed| {
