@@ -129,8 +129,6 @@ export class Job extends Content {
   readonly key: number
   /** @internal */
   state: 'leased' | 'settling' | 'settled' = 'leased'
-  /** @internal How often a worker could not tell its outcome. */
-  tries = 0
   #controller: AbortController | undefined
   #cancelled = false
 

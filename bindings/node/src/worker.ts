@@ -390,10 +390,10 @@ export class Worker {
     }
   }
 
-  /** A job could not be ended: told again after a rest, as its lease is being extended meanwhile. */
+  /** A job could not be ended: told again after a rest, for as long as it is ours. */
   #unsettled(job: Job, error: unknown, again: () => void): void {
     const tellAgain = error instanceof FlowMeshError && error.retryable && error.code !== 'DISCONNECTED'
-    if (tellAgain && job.tries++ < SETTLE_TRIES && !job.isCancelled) {
+    if (tellAgain && !job.isCancelled && job.remainingMs > 0) {
       return this.#await(1, new Promise<void>(resolve => setTimeout(resolve, REST_MS)).then(again))
     }
     const lost = error instanceof FlowMeshError && LOST.has(error.code)
@@ -567,9 +567,8 @@ const RESERVE_MAX = 1000
 const UNANSWERED_MAX = 10_000
 /** How long turns follow each other before timers and sockets have theirs. */
 const TURN_MS = 1
-/** How long it rests when the disk is full or the host is busy, and how often it tries to tell an outcome. */
+/** How long it rests when the disk is full or the host is busy. */
 const REST_MS = 200
-const SETTLE_TRIES = 25
 /** Nobody need be told: the job is, or will be, another's. */
 const LOST = new Set(['LEASE_LOST', 'CLOSED', 'DISCONNECTED'])
 const STOP_MS = 30_000

@@ -325,7 +325,8 @@ everywhere('what a full disk refuses is told again', async ({ queue, start, mesh
     await refused()
     letGo()
     await until(() => left.length === 1)
-    for (let round = 0; round < 25; round++) { // long enough for the worker to be refused, and again
+    // Long enough for the worker to be refused, and again: it does not give up while the job is its own.
+    for (let round = 0; round < 300; round++) {
       for (const { id } of receipts) assert.equal((await queue.peek(id)).state, 'leased')
       assert.equal(worker.stats().done, 0)
       await new Promise(resolve => setTimeout(resolve, 20))

@@ -12,10 +12,12 @@ type Read = dyn for<'py> FnOnce(Python<'py>, flowmesh::Result<Answered>) -> Resu
 pub(crate) struct Pending {
     inner: PendingReply,
     read: Mutex<Option<Box<Read>>>,
+    gives_jobs: bool,
 }
 
 impl Pending {
-    /// `read` makes of the answer what is given for it.
+    /// `read` makes of the answer what is given for it. It is called with the error, too, when the waiting is given up:
+    /// a job that was to be settled then learns that it may be settled again.
     pub(crate) fn of<'py>(
         py: Python<'py>,
         inner: PendingReply,
@@ -23,7 +25,24 @@ impl Pending {
         + Send
         + 'static,
     ) -> Result<Bound<'py, PyAny>> {
-        Ok(Bound::new(py, Self { inner, read: Mutex::new(Some(Box::new(read))) })?.into_any())
+        Ok(Bound::new(py, Self { inner, read: Mutex::new(Some(Box::new(read))), gives_jobs: false })?
+            .into_any())
+    }
+
+    /// The same of a reservation: given up, its jobs go back unread.
+    pub(crate) fn of_jobs<'py>(
+        py: Python<'py>,
+        inner: PendingReply,
+        read: impl for<'p> FnOnce(Python<'p>, flowmesh::Result<Answered>) -> Result<Bound<'p, PyAny>>
+        + Send
+        + 'static,
+    ) -> Result<Bound<'py, PyAny>> {
+        Ok(Bound::new(py, Self { inner, read: Mutex::new(Some(Box::new(read))), gives_jobs: true })?
+            .into_any())
+    }
+
+    fn take_read(&self) -> Option<Box<Read>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -32,8 +51,7 @@ impl Pending {
     /// A tuple of what was asked for, or None while it is not there. It can be taken once.
     fn _try_take<'py>(&self, py: Python<'py>) -> Result<Option<Bound<'py, PyTuple>>> {
         let Some(answered) = self.inner.try_take() else { return Ok(None) };
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(read) = read else { return Ok(None) };
+        let Some(read) = self.take_read() else { return Ok(None) };
         Ok(Some(PyTuple::new(py, [read(py, answered)?])?))
     }
 
@@ -48,5 +66,12 @@ impl Pending {
     /// Gives up; jobs that were given meanwhile go back.
     fn cancel(&self, py: Python<'_>) {
         py.detach(|| self.inner.cancel());
+        if !self.gives_jobs
+            && let Some(answered) = self.inner.try_take()
+            && let Some(read) = self.take_read()
+        {
+            // Nobody is there to hear of it.
+            let _ = read(py, answered);
+        }
     }
 }

@@ -72,7 +72,6 @@ struct Inner {
 struct Telling {
     jobs: Vec<Arc<flowmesh::Job>>,
     outcome: Outcome,
-    tries: u32,
 }
 
 struct Sent {
@@ -127,9 +126,8 @@ const CONCURRENCY_MAX: i64 = 1024;
 const ACKS_MAX: usize = 100;
 /// Outcomes that may wait for their answers before the next job is reserved.
 const SENT_MAX: usize = 256;
-/// How long a worker rests when the disk is full, and how often it tries to tell an outcome.
+/// How long a worker rests when the disk is full.
 const REST: Duration = Duration::from_millis(200);
-const TRIES_MAX: u32 = 25;
 
 impl Intake {
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -255,7 +253,7 @@ impl Intake {
     ) -> flowmesh::Result<Vec<flowmesh::Job>> {
         let acks: Vec<_> = done.iter().map(|job| (&**job, None)).collect();
         let answered = self.core.ack_and_reserve(&acks, most, self.lease, &mut Wait::forever());
-        let telling = Telling { jobs: done, outcome: Outcome::Done(None), tries: 0 };
+        let telling = Telling { jobs: done, outcome: Outcome::Done(None) };
         match answered {
             Ok((each, jobs)) => {
                 self.note_each(telling, Ok(each));
@@ -276,7 +274,7 @@ impl Intake {
     fn flush(&self) {
         let jobs = std::mem::take(&mut self.lock().done);
         if !jobs.is_empty() {
-            self.tell(Telling { jobs, outcome: Outcome::Done(None), tries: 0 });
+            self.tell(Telling { jobs, outcome: Outcome::Done(None) });
         }
     }
 
@@ -356,7 +354,7 @@ impl Intake {
     }
 
     fn note_each(&self, telling: Telling, each: flowmesh::Result<Vec<flowmesh::Result<()>>>) {
-        let Telling { jobs, outcome, tries } = telling;
+        let Telling { jobs, outcome } = telling;
         match each {
             Ok(each) => {
                 let mut again = Vec::new();
@@ -372,23 +370,21 @@ impl Intake {
                 if let Some((_, error)) = again.first() {
                     let error = error.duplicate();
                     let jobs = again.into_iter().map(|(job, _)| job).collect();
-                    self.untold(Telling { jobs, outcome, tries }, &error);
+                    self.untold(Telling { jobs, outcome }, &error);
                 }
             }
-            Err(error) => self.untold(Telling { jobs, outcome, tries }, &error),
+            Err(error) => self.untold(Telling { jobs, outcome }, &error),
         }
     }
 
-    /// It could not be told.
-    fn untold(&self, mut telling: Telling, error: &Error) {
+    /// It could not be told; it is again for as long as the job is ours.
+    fn untold(&self, telling: Telling, error: &Error) {
         let is_ours = error.kind() != ErrorKind::LeaseLost;
         if is_ours
             && error.is_retryable()
             && error.kind() != ErrorKind::Disconnected
-            && telling.tries < TRIES_MAX
+            && telling.jobs.iter().any(|job| !job.is_cancelled() && !job.remaining().is_zero())
         {
-            // The lease is being extended meanwhile.
-            telling.tries += 1;
             self.lock().unsent.push(telling);
             return;
         }
@@ -442,7 +438,7 @@ impl Intake {
             }
         };
         if let Some(outcome) = outcome {
-            py.detach(|| self.tell(Telling { jobs: vec![Arc::clone(job)], outcome, tries: 0 }));
+            py.detach(|| self.tell(Telling { jobs: vec![Arc::clone(job)], outcome }));
         } else if flushes {
             py.detach(|| self.flush());
         }
@@ -554,7 +550,7 @@ impl Intake {
         let pending =
             py.detach(|| this.core.start_reserve(most.clamp(1, RESERVE_COUNT_MAX), this.lease, None))?;
         let intake = slf.clone().unbind();
-        Pending::of(py, pending, move |py, answered| {
+        Pending::of_jobs(py, pending, move |py, answered| {
             let this = intake.get();
             let (queue, mut jobs) = (this.queue.bind(py), Vec::new());
             for job in this.core.jobs(answered?)? {
@@ -606,7 +602,7 @@ impl Intake {
             let count = open.len();
             for job in open {
                 job.mark_cancelled();
-                self.tell(Telling { jobs: vec![job], outcome: Outcome::Released, tries: 0 });
+                self.tell(Telling { jobs: vec![job], outcome: Outcome::Released });
             }
             count
         })

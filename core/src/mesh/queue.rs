@@ -833,7 +833,7 @@ impl Job {
             .with("reason", "it was settled before")
     }
 
-    /// More time: `lease` from now, or as it was reserved. How long it is ours now.
+    /// More time: `lease` from now, or as it was reserved; never less than is left. How long it is ours now.
     ///
     /// # Errors
     /// Those of [`ack`](Self::ack); [`InvalidArgument`](ErrorKind::InvalidArgument): the lease is out of bounds.

@@ -124,9 +124,8 @@ struct Counts {
     lost: AtomicU64,
 }
 
-/// How long a worker rests when the disk is full, and how often it tries to tell an outcome.
+/// How long a worker rests when the disk is full.
 const REST: Duration = Duration::from_millis(200);
-const SETTLE_TRIES: u32 = 25;
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -375,10 +374,7 @@ impl Shared {
             }
             Err(JobError::Snooze(delay)) => (Settle::Snooze(*delay), &counts.released),
         };
-        for _ in 0..SETTLE_TRIES {
-            if job.is_settled() {
-                return Next::Unknown;
-            }
+        while !job.is_settled() {
             let settled = match settle {
                 Settle::Ack(result) if !self.stopping.load(Ordering::Acquire) => {
                     let acked = job.ack_and_reserve(result, self.options.lease, &mut Wait::forever());
@@ -392,8 +388,10 @@ impl Shared {
                     count.fetch_add(1, Ordering::Relaxed);
                     return next;
                 }
-                // The disk is full, the host is busy: the lease is being extended meanwhile.
-                Err(error) if error.is_retryable() && !job.is_cancelled() => self.rest(),
+                // The disk is full, the host is busy. Told again for as long as the job is ours.
+                Err(error) if error.is_retryable() && !job.is_cancelled() && !job.remaining().is_zero() => {
+                    self.rest();
+                }
                 Err(error) => {
                     // What the handler made cannot be kept; the job must not be lost for it.
                     if matches!(error.kind(), ErrorKind::TooLarge | ErrorKind::InvalidArgument) {
@@ -404,11 +402,11 @@ impl Shared {
                             return Next::Unknown;
                         }
                     }
+                    counts.lost.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
             }
         }
-        counts.lost.fetch_add(1, Ordering::Relaxed);
         Next::Unknown
     }
 

@@ -127,6 +127,11 @@ impl<T> Outcome<T> {
         Outcome { value: to(value), lsn, durability, due, wakes, asked, events }
     }
 
+    /// Whether somebody is to be woken or told.
+    fn is_to_be_followed(&self) -> bool {
+        !(self.wakes.is_empty() && self.asked.is_empty() && self.events.is_empty())
+    }
+
     /// Adds what is to be done after `other`, later, too; gives its value.
     pub fn absorb<U>(&mut self, other: Outcome<U>) -> U {
         self.lsn = self.lsn.max(other.lsn);
@@ -592,7 +597,7 @@ impl Queues {
         Ok(outcome)
     }
 
-    /// Gives a worker more time. How long it has the job now, and whether it is to give it back.
+    /// Gives a worker more time, never less than it has. How long it has the job now, and whether it is to give it back.
     ///
     /// # Errors
     /// - [`ErrorKind::LeaseLost`]: the job is not the worker's any more; nothing is changed.
@@ -911,16 +916,23 @@ impl Queues {
     /// Ends all leases of a worker whose process has ended.
     ///
     /// # Errors
-    /// Those of [`Ledger::write`].
+    /// Those of [`Ledger::write`], if nothing was done before; those that are left end in their time.
     pub fn worker_gone(&self, times: Times, worker: WorkerId) -> Result<Outcome<()>> {
         let mut outcome = Outcome::of(());
         for queue in self.ids() {
             loop {
                 let part = self.change(times, queue, |state, now, changes| {
                     Ok(state.worker_gone(now, worker, SLICE, changes))
-                })?;
-                if outcome.absorb(part) < SLICE {
-                    break;
+                });
+                match part {
+                    Ok(part) => {
+                        if outcome.absorb(part) < SLICE {
+                            break;
+                        }
+                    }
+                    // What was done is not to be forgotten: who was taken off a list is woken by nobody else.
+                    Err(_) if outcome.lsn != Lsn::NONE => return Ok(outcome),
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -931,30 +943,40 @@ impl Queues {
     /// was more to do than is done in one call.
     ///
     /// # Errors
-    /// Those of [`Ledger::write`]; queues that were not yet looked at are looked at when it is called again.
+    /// Those of [`Ledger::write`]; queues that were not yet looked at are looked at when it is called again. If there is
+    /// something to be done after what came before, that is given, and the error the next time.
     pub fn tick(&self, times: Times) -> Result<Outcome<Option<Moment>>> {
         let mut outcome = Outcome::of(None);
         let mut next: Option<Moment> = None;
         // What others do meanwhile is noted from here on.
         self.inner.lock().due = Moment::NEVER;
         for queue in self.ids() {
-            let mut inner = self.inner.lock();
-            let now = inner.start(times, queue, "queue.tick")?;
-            let mut changes = Changes::new();
-            inner.queue(queue).state.tick(now, SLICE, &mut changes);
-            let part = self.commit_changes(&mut inner, now, queue, &changes)?;
-            outcome.absorb(part);
-            let fired = self.fire(&mut inner, now, queue)?;
-            outcome.absorb(fired);
-            inner.wake(queue, now, &mut outcome.wakes);
-            let due = inner.queue(queue).state.next_due(now).map(|due| inner.line.boot_of(due));
-            next = [next, due].into_iter().flatten().min();
+            match self.tick_one(times, queue, &mut outcome) {
+                Ok(due) => next = [next, due].into_iter().flatten().min(),
+                // Who was taken off a list is woken by nobody else.
+                Err(_) if outcome.is_to_be_followed() => next = Some(times.boot),
+                Err(error) => return Err(error),
+            }
         }
         let mut inner = self.inner.lock();
         inner.due = inner.due.min(next.unwrap_or(Moment::NEVER));
         outcome.value = (inner.due != Moment::NEVER).then_some(inner.due);
         outcome.due = None;
         Ok(outcome)
+    }
+
+    /// Does what time makes necessary in one queue; when that is so again.
+    fn tick_one<T>(&self, times: Times, queue: QueueId, outcome: &mut Outcome<T>) -> Result<Option<Moment>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.tick")?;
+        let mut changes = Changes::new();
+        inner.queue(queue).state.tick(now, SLICE, &mut changes);
+        let part = self.commit_changes(&mut inner, now, queue, &changes)?;
+        outcome.absorb(part);
+        let fired = self.fire(&mut inner, now, queue)?;
+        outcome.absorb(fired);
+        inner.wake(queue, now, &mut outcome.wakes);
+        Ok(inner.queue(queue).state.next_due(now).map(|due| inner.line.boot_of(due)))
     }
 
     /// Fires one schedule whose time has come; each time in a write of its own.

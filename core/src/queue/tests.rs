@@ -595,6 +595,32 @@ fn acks_and_reservations_share_a_write() {
 }
 
 #[test]
+fn what_one_queue_leaves_to_be_done_outlives_the_failure_of_another() {
+    let storage = Arc::new(SimStorage::new());
+    let mut host = Host::over(Arc::clone(&storage) as Arc<dyn Storage>, 1 << 20);
+    let [first, second] = ["first", "second"].map(|name| host.declare(name, &plain()));
+    let later = EnqueueOptions { delay: Duration::from_secs(10), ..EnqueueOptions::default() };
+    host.queues.enqueue(host.times, first, b"x", &later).unwrap();
+    host.enqueue(second, b"y");
+    assert_eq!(host.reserve(second, 1).len(), 1);
+    let waits = |host: &Host| {
+        let options = ReserveOptions::default();
+        host.queues.reserve(host.times, first, WORKER, options, 1, usize::MAX, Some(WaiterId(7))).unwrap()
+    };
+    assert!(waits(&host).value.is_empty());
+    // The lease in the second queue runs out, which cannot be written.
+    host.pass(3600);
+    let at = storage.calls(Failure::Full);
+    storage.fail(Fault { failure: Failure::Full, at, for_ever: true });
+    let outcome = host.queues.tick(host.times).unwrap();
+    assert_eq!((outcome.wakes, outcome.value), (vec![WaiterId(7)], Some(host.times.boot)));
+    assert_eq!(host.queues.tick(host.times).unwrap_err().kind(), ErrorKind::StorageFull);
+    storage.heal();
+    host.queues.tick(host.times).unwrap();
+    assert_eq!(host.count(second, JobState::Leased), 0);
+}
+
+#[test]
 fn draining_says_when_nothing_is_left() {
     let host = Host::new();
     let mail = host.declare("mail", &plain());
