@@ -27,7 +27,7 @@ const TEN_YEARS: u64 = 10 * 365 * 86_400 * SECOND;
 const START_WALL: u64 = 1_700_000_000 * SECOND;
 /// What jobs carry is a beginning of it.
 const PAYLOAD: &[u8] = b"payload";
-const GROUPS: u64 = 3;
+const GROUPS: u64 = 4;
 const KEYS: u64 = 4;
 const WORKERS: u64 = 3;
 
@@ -39,6 +39,8 @@ fn run(seed: u64, count: usize) {
     let mut dead = dice.one_in(2).then(|| Rig::new(dice.config(), !seed));
     model.dead = dead.as_ref().map(|dead| Box::new(Model::new(dead.state.config(), dead.now)));
     let is_grouped = !dice.one_in(3);
+    // Now and then a checkpoint is long ago, or takes long.
+    let pace = [3, 30, 200][dice.roll(3) as usize];
     let mut known: [Vec<JobId>; 2] = Default::default();
     for step in 0..count {
         move_time(&mut dice, &mut rig, &mut model);
@@ -60,11 +62,11 @@ fn run(seed: u64, count: usize) {
             }
         };
         side.operate();
-        if dice.one_in(3) {
+        if dice.one_in(pace) {
             rig.checkpoint_slice(dice.roll(20) as u32);
             dead.iter_mut().for_each(|dead| dead.checkpoint_slice(dice.roll(20) as u32));
         }
-        if dice.one_in(1000) {
+        if dice.one_in(400) {
             restart(&mut dice, &mut rig, dead.as_mut(), &mut model);
         }
         if step % 8 == 0 {

@@ -97,7 +97,7 @@ impl Dice {
         }
     }
 
-    fn unique(&mut self) -> Unique {
+    pub(super) fn unique(&mut self) -> Unique {
         let window = self.some_time();
         Unique {
             key: format!("k{}", self.roll(KEYS)),

@@ -12,7 +12,7 @@ use crate::{
     queue::{
         change::{Body, Cause, Change, Changes, Target},
         job::{JobId, JobState, Token, WorkerId},
-        options::{EnqueueOptions, QueueConfig, Rate, ReserveOptions},
+        options::{EnqueueOptions, QueueConfig, Rate, ReserveOptions, Unique},
         state::{Effects, Nack, NewJob, QueueState, tests::Rig},
     },
 };
@@ -48,7 +48,7 @@ impl Side<'_> {
             41 | 42 => self.ack_many(),
             43..46 => self.ack_and_reserve(),
             46 => self.progress(),
-            47 if self.dice.one_in(4) => self.configure(),
+            47 if self.dice.one_in(2) => self.configure(),
             48 => self.schedule(),
             49 | 50 => self.rewrite(),
             _ => self.tick(),
@@ -73,12 +73,19 @@ impl Side<'_> {
         let count = if self.dice.one_in(2) { 1 } else { self.dice.roll(8) };
         let mut all: Vec<(JobId, EnqueueOptions, &'static [u8])> = Vec::new();
         let mut own = Vec::new();
+        // Some batches are all about one key.
+        let key = self.dice.one_in(3).then(|| self.dice.unique().key);
         for _ in 0..count {
             // Ids that a caller chose may come twice in one call.
             let ids = if own.is_empty() || self.dice.one_in(2) { &*self.known } else { &own };
             let mut options = self.dice.options(self.rig.now, ids, self.is_grouped);
             if self.dice.one_in(8) {
                 options.id = Some(self.rig.new_id());
+            }
+            if let Some(key) = key.clone()
+                && self.dice.one_in(2)
+            {
+                options.unique = Some(Unique { key, ..self.dice.unique() });
             }
             options.validate().unwrap();
             own.extend(options.id);
@@ -374,7 +381,7 @@ impl Side<'_> {
 
     fn purge(&mut self) {
         let state = JobState::ALL[self.dice.roll(9) as usize];
-        let most = 1 + self.dice.roll(3) as usize;
+        let most = if self.dice.one_in(3) { 1000 } else { 1 + self.dice.roll(3) as usize };
         let mut changes = Changes::new();
         let result = self.rig.state.purge(self.rig.now, state, most, &mut changes);
         if state == JobState::Leased {
@@ -423,8 +430,14 @@ impl Side<'_> {
             },
             _ => QueueConfig { aging: new.aging, dead_letter_to: new.dead_letter_to, ..old },
         };
+        let was = self.model.config.clone();
         self.rig.configure(config.clone());
         self.model.configure(&config);
+        if self.dice.one_in(3) {
+            // Somebody thinks better of it.
+            self.rig.configure(was.clone());
+            self.model.configure(&was);
+        }
     }
 
     fn schedule(&mut self) {
