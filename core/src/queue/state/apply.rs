@@ -117,6 +117,9 @@ impl QueueState {
                 self.tick_clock(at);
                 let Some(slot) = self.subject(lsn, job, "reschedule")? else { return Ok(()) };
                 self.only_waiting(slot, "reschedule")?;
+                if self.recovery.is_some() {
+                    self.promote_on_paper(slot);
+                }
                 self.leave(slot);
                 let stage = self.begin(slot, at, start);
                 self.enter(slot, stage);
@@ -509,7 +512,7 @@ impl QueueState {
             && !self.orders[Stage::Ready as usize].is_empty();
     }
 
-    /// While changes are read back nobody is told of keys: a job that was handed out had its key.
+    /// While changes are read back nobody is told of keys: a job that was handed out, or put off, had its key.
     fn promote_on_paper(&mut self, slot: u32) {
         let more = self.cells.get(slot).more;
         if more != NONE

@@ -1281,3 +1281,22 @@ fn whoever_waits_is_told_when_a_failed_job_holds_up_its_group_no_more() {
         assert_eq!(rig.next(), Some(second));
     }
 }
+
+#[test]
+fn a_job_that_got_its_key_and_was_put_off_waits_for_its_time_of_day_through_a_restart() {
+    let mut rig = rig(QueueConfig::default());
+    let options = unique(Scope::Active, OnConflict::KeepLast);
+    rig.enqueue(&options);
+    let token = rig.reserve(1)[0];
+    let next = rig.enqueue(&options).id();
+    rig.ack(token).unwrap();
+    let hour = 3_600_000_000_000;
+    let run_at = Some(Timestamp(rig.now.wall.0 + hour));
+    let later = EnqueueOptions { run_at, ..unique(Scope::Active, OnConflict::Extend) };
+    assert_eq!(rig.enqueue(&later), Enqueued::Extended(next));
+    rig.reopen();
+    // Somebody sets the clock an hour ahead.
+    rig.now.wall.0 += hour;
+    rig.advance();
+    assert_eq!(rig.next(), Some(next));
+}
