@@ -171,8 +171,10 @@ fn compare(rig: &Rig, model: &Model) {
             }
         }
         let mut expected = model.in_state(state);
+        let ids: [Vec<JobId>; 2] =
+            [listed.iter().map(|job| job.id).collect(), expected.iter().map(|job| job.id).collect()];
+        assert_eq!(listed.len(), expected.len(), "{state:?} {ids:?} {:?}", model.jobs);
         assert_eq!(stats.count(state), expected.len() as u64, "{state:?}");
-        assert_eq!(listed.len(), expected.len(), "{state:?}");
         let mut found: Vec<_> = listed.iter().collect();
         if matches!(state, JobState::Ready | JobState::Blocked | JobState::Scheduled) {
             // Ordered by group, or on two clocks: compared one by one, and in order where the model knows it.
