@@ -304,6 +304,55 @@ fn a_job_that_is_done_brings_the_next() {
 }
 
 #[test]
+fn the_next_job_may_be_waited_for_later_or_given_up() {
+    everywhere(|_, mesh| {
+        let queue = mesh.declare_queue("q", &quick()).unwrap();
+        let ids = [(); 3].map(|()| queue.enqueue(b"x", &plain()).unwrap().id());
+        let first = next(&queue);
+        let pending = first.start_ack_and_reserve(Some(b"r"), None).unwrap();
+        assert!(first.is_settled());
+        let answered = pending.wait(&mut Wait::timeout(WATCHDOG));
+        let second = first.acked_and_reserved(answered).unwrap().1.expect("there is one more");
+        assert_eq!(second.id(), ids[1]);
+        assert_eq!(first.start_ack_and_reserve(None, None).unwrap_err().kind(), ErrorKind::LeaseLost);
+        let bad = second
+            .start_ack_and_reserve(None, Some(Duration::ZERO))
+            .and_then(|pending| second.acked_and_reserved(pending.wait(&mut Wait::timeout(WATCHDOG))));
+        assert_eq!(bad.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert!(!second.is_settled());
+
+        // Given up when the answer is there: the ack holds, and the job that came goes back.
+        let pending = second.start_ack_and_reserve(None, None).unwrap();
+        let deadline = Instant::now() + WATCHDOG;
+        while queue.stats().unwrap().totals.done < 2 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let answered = pending.give_up().expect("nobody took it");
+        match second.acked_and_reserved(answered) {
+            Ok((_, none)) => assert!(none.is_none()),
+            // Only its answer had not been read yet.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Cancelled),
+        }
+        assert!(pending.give_up().is_none());
+        let third = next(&queue);
+        assert_eq!((third.id(), third.attempt()), (ids[2], 1));
+        assert_eq!(queue.stats().unwrap().totals.released, 1);
+
+        // The same of a reservation.
+        third.release().unwrap();
+        let pending = queue.start_reserve(1, None, None).unwrap();
+        let answered = pending.give_up().expect("nobody took it");
+        assert!(answered.is_err() || queue.jobs(answered.unwrap()).unwrap().is_empty());
+        let third = next(&queue);
+        assert_eq!((third.id(), third.attempt()), (ids[2], 1));
+        // Before there is an answer nothing is known; it may be settled again.
+        let pending = queue.start_reserve(1, None, None).unwrap();
+        assert_eq!(pending.give_up().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+        third.ack(None).unwrap();
+    });
+}
+
+#[test]
 fn lists_that_are_too_long_are_refused_and_end_no_session() {
     everywhere(|_, mesh| {
         let waits = vec![Duration::from_secs(1); 101];

@@ -706,19 +706,49 @@ impl Job {
         wait: &mut Wait<'_>,
     ) -> Result<(Durability, Option<Self>)> {
         self.settling()?;
+        let answered = self.queue.request(self.acking_and_reserving(result, lease), wait);
+        self.acked_and_reserved(answered)
+    }
+
+    /// As [`ack_and_reserve`](Self::ack_and_reserve), to be waited for later; [`Job::acked_and_reserved`] reads the
+    /// answer.
+    ///
+    /// # Errors
+    /// Those that are known at once.
+    pub fn start_ack_and_reserve(
+        &self,
+        result: Option<&[u8]>,
+        lease: Option<Duration>,
+    ) -> Result<PendingReply> {
+        self.settling()?;
+        let started = self.queue.start(self.acking_and_reserving(result, lease), None);
+        if started.is_err() {
+            self.unsettled();
+        }
+        started
+    }
+
+    fn acking_and_reserving<'a>(
+        &self,
+        result: Option<&'a [u8]>,
+        lease: Option<Duration>,
+    ) -> QueueRequest<'a> {
         let acks = vec![AckRequest { token: self.token(), result }];
-        let request = QueueRequest::AckAndReserve { queue: self.queue.id, acks, most: 1, lease };
-        let answered = self.queue.request(request, wait);
+        QueueRequest::AckAndReserve { queue: self.queue.id, acks, most: 1, lease }
+    }
+
+    /// What came of [`start_ack_and_reserve`](Self::start_ack_and_reserve), and the job that is ours now.
+    ///
+    /// # Errors
+    /// Those of [`ack_and_reserve`](Self::ack_and_reserve).
+    pub fn acked_and_reserved(&self, answered: Result<Answered>) -> Result<(Durability, Option<Self>)> {
         let reached = answered.as_ref().ok().and_then(|answered| answered.reached).unwrap_or(Durability::Os);
         let (acked, jobs) = self.queue.acked_and_reserved([self], answered)?;
         let next = jobs.into_iter().next();
         match acked.into_iter().next() {
             Some(Err(error)) => {
                 // Who is told of an error is not given a job, too.
-                if let Some(next) = next {
-                    // If that cannot be said its lease ends by itself.
-                    let _ = next.release();
-                }
+                release_all(&*self.queue.backend, next.iter().map(|next| &next.job));
                 Err(error)
             }
             _ => Ok((reached, next)),
@@ -1037,6 +1067,23 @@ impl PendingReply {
         }
     }
 
+    /// As [`cancel`](Self::cancel), and takes the answer: jobs that it gives go back, and it comes without them. So who
+    /// asked for more than jobs learns what became of that. `None`: it was taken before.
+    pub fn give_up(&self) -> Option<Result<Answered>> {
+        // Relaxed: a flag of this handle alone.
+        if self.taken.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.cancel();
+        let mut answered = self.try_take()?;
+        if let Ok(Answered { reply: QueueReply::Jobs(jobs) | QueueReply::Next { jobs, .. }, .. }) =
+            &mut answered
+        {
+            release_all(&*self.backend, &std::mem::take(jobs));
+        }
+        Some(answered)
+    }
+
     /// A descriptor that is readable when the answer is there. Poll it; never read, write or close it.
     ///
     /// # Errors
@@ -1078,8 +1125,7 @@ impl Drop for PendingReply {
 /// Gives jobs back that came when nobody waited any more.
 pub(super) fn release_untaken(backend: &dyn Backend, message: &Message) {
     if let Some(request) = release_of(message) {
-        // If it cannot be sent the leases end by themselves.
-        let _ = backend.start_queue_request(request, Some(Durability::Os), None);
+        start_release(backend, request);
     }
 }
 
@@ -1088,10 +1134,25 @@ pub(super) fn release_of(message: &Message) -> Option<QueueRequest<'static>> {
     if message.aux() != JOBS_INSIDE {
         return None;
     }
-    let reply = Answered::decode(message.payload()).ok()?.reply;
-    let jobs = reply.jobs();
-    let queue = jobs.first()?.queue;
-    Some(QueueRequest::Release { queue, tokens: jobs.iter().map(|job| job.token).collect() })
+    releasing(Answered::decode(message.payload()).ok()?.reply.jobs())
+}
+
+fn release_all<'a>(backend: &dyn Backend, jobs: impl IntoIterator<Item = &'a queue::Job>) {
+    if let Some(request) = releasing(jobs) {
+        start_release(backend, request);
+    }
+}
+
+/// The request that gives back jobs of one queue, if there are any.
+fn releasing<'a>(jobs: impl IntoIterator<Item = &'a queue::Job>) -> Option<QueueRequest<'static>> {
+    let mut jobs = jobs.into_iter().peekable();
+    let queue = jobs.peek()?.queue;
+    Some(QueueRequest::Release { queue, tokens: jobs.map(|job| job.token).collect() })
+}
+
+fn start_release(backend: &dyn Backend, request: QueueRequest<'static>) {
+    // If it cannot be sent the leases end by themselves.
+    let _ = backend.start_queue_request(request, Some(Durability::Os), None);
 }
 
 /// In the header of an answer: it gives jobs, which must not be lost when nobody takes it.
