@@ -2225,6 +2225,25 @@ flowmesh_status flowmesh_job_ack(struct flowmesh_job *job,
                                  int32_t *reached);
 
 /**
+ * Acks the job as `flowmesh_job_ack` does, and takes the next one of its queue if one is there, without waiting for one:
+ * one request, and as a rule one write, instead of two. `*next` is NULL when none is there; else it is the caller's for
+ * `lease_ms`, or with -1 for as long as it or the queue says, and to be freed. So is the job that was acked, still.
+ *
+ * Threads: any. Blocks as `flowmesh_job_ack`.
+ *
+ * Errors:
+ * As `flowmesh_job_ack`; no job was taken then. `INVALID_ARGUMENT`: the lease is neither -1 nor 1000 to 43200000 (12
+ * hours).
+ */
+FLOWMESH_MUST_USE
+flowmesh_status flowmesh_job_ack_and_reserve(struct flowmesh_job *job,
+                                             const void *result,
+                                             size_t result_bytes,
+                                             int64_t lease_ms,
+                                             struct flowmesh_job **next,
+                                             int32_t *reached);
+
+/**
  * The attempt failed: the job waits for the next, or is dead if this was its last. `message` says why in a few words,
  * of which 1 KiB is kept; `detail` is a stack trace or the like, of which 4 KiB are kept, or NULL. The next attempt
  * comes after `delay_ms`, or, with -1, as the job's backoff says. `reached` as for `flowmesh_job_ack`.

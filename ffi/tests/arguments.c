@@ -290,6 +290,7 @@ static void bad_queue_handles(void)
     JOB(STATUS, flowmesh_job_cancel_fd(h));
     JOB(STATUS, flowmesh_job_is_settled(h));
     JOB(STATUS, flowmesh_job_ack(h, NULL, 0, NULL));
+    JOB(STATUS, flowmesh_job_ack_and_reserve(h, NULL, 0, -1, &j, NULL));
     JOB(STATUS, flowmesh_job_nack(h, "no", NULL, -1, NULL));
     JOB(STATUS, flowmesh_job_reject(h, "no", NULL, NULL));
     JOB(STATUS, flowmesh_job_release(h, NULL));
@@ -620,6 +621,13 @@ static void null_queue_arguments(const char *directory)
     CHECK_NULL(flowmesh_reservation_try(reservation, NULL, &j, 1, &count));
 
     CHECK_NULL(flowmesh_job_ack(job, NULL, 1, NULL));
+    j = job;
+    CHECK_NULL(flowmesh_job_ack_and_reserve(job, NULL, 1, -1, &j, NULL));
+    CHECK(j == NULL);
+    CHECK_NULL(flowmesh_job_ack_and_reserve(job, NULL, 0, -1, NULL, NULL));
+    CHECK_INVALID(flowmesh_job_ack_and_reserve(job, NULL, 0, 0, &j, NULL));
+    CHECK_INVALID(flowmesh_job_ack_and_reserve(job, NULL, 0, 999, &j, NULL));
+    CHECK_INVALID(flowmesh_job_ack_and_reserve(job, NULL, 0, -2, &j, NULL));
     CHECK_NULL(flowmesh_job_nack(job, NULL, NULL, -1, NULL));
     CHECK_INVALID(flowmesh_job_nack(job, "no", NULL, -2, NULL));
     CHECK_INVALID(flowmesh_job_nack(job, "\xff", NULL, -1, NULL));

@@ -86,6 +86,43 @@ static void a_job_is_enqueued_reserved_and_acked(flowmesh_mesh *mesh)
     CHECK_OK(flowmesh_queue_free(queue));
 }
 
+static void a_job_that_is_done_brings_the_next(flowmesh_mesh *mesh)
+{
+    flowmesh_queue_config config = quick();
+    flowmesh_queue *queue = declared(mesh, "chain", &config);
+    flowmesh_receipt receipts[3];
+    flowmesh_content *result;
+    int32_t reached = 0;
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(flowmesh_queue_enqueue(queue, "abc" + i, 1, NULL, &receipts[i]));
+    flowmesh_job *job = next(queue), *following = job;
+    CHECK_OK(flowmesh_job_ack_and_reserve(job, "done", 4, 60000, &following, &reached));
+    CHECK(reached == FLOWMESH_DURABILITY_OS && flowmesh_job_is_settled(job) == 1);
+    CHECK_TEXT(receipts[1].id, flowmesh_job_id(following));
+    CHECK(flowmesh_job_lease_ms(following) == 60000);
+    /* Whoever is told of an error is given no job. */
+    flowmesh_job *none = job;
+    CHECK_STATUS(FLOWMESH_ERR_LEASE_LOST, flowmesh_job_ack_and_reserve(job, NULL, 0, -1, &none, &reached));
+    CHECK(none == NULL && reached == 0);
+    CHECK_STATUS(FLOWMESH_ERR_INVALID_ARGUMENT, flowmesh_job_ack_and_reserve(following, NULL, 0, 999, &none, NULL));
+    CHECK(none == NULL && flowmesh_job_is_settled(following) == 0);
+    flowmesh_queue_stats stats = stats_of(queue);
+    CHECK(stats.leased == 1 && stats.ready == 1 && stats.done == 1);
+    CHECK_OK(flowmesh_queue_result(queue, receipts[0].id, &result));
+    CHECK_BYTES("done", flowmesh_content_payload(result));
+    CHECK_OK(flowmesh_content_free(result));
+    CHECK_OK(flowmesh_job_free(job));
+
+    CHECK_OK(flowmesh_job_ack_and_reserve(following, NULL, 0, -1, &job, NULL));
+    CHECK_BYTES("c", flowmesh_job_payload(job));
+    CHECK(flowmesh_job_attempt(job) == 1 && flowmesh_job_lease_ms(job) == 30000);
+    CHECK_OK(flowmesh_job_free(following));
+    CHECK_OK(flowmesh_job_ack_and_reserve(job, NULL, 0, -1, &none, NULL));
+    CHECK(none == NULL && stats_of(queue).total_done == 3);
+    CHECK_OK(flowmesh_job_free(job));
+    CHECK_OK(flowmesh_queue_free(queue));
+}
+
 static void jobs_in_lots(flowmesh_mesh *mesh)
 {
     flowmesh_queue_config config = quick();
@@ -748,6 +785,7 @@ int main(void)
 {
     check_start();
     everywhere(a_job_is_enqueued_reserved_and_acked);
+    everywhere(a_job_that_is_done_brings_the_next);
     everywhere(jobs_in_lots);
     everywhere(what_a_worker_may_say);
     everywhere(listing_goes_on_where_it_stopped);

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use std::{
     collections::HashSet,
     ffi::{c_char, c_void},
+    ptr,
     sync::{Arc, OnceLock},
 };
 
@@ -212,6 +213,43 @@ pub unsafe extern "C" fn flowmesh_job_ack(
             let given = call.bytes(result, result_bytes, "result")?;
             settle(call, job, Settle::Ack((!result.is_null()).then_some(given)), reached)
         }
+    })
+}
+
+/// Acks the job as `flowmesh_job_ack` does, and takes the next one of its queue if one is there, without waiting for one:
+/// one request, and as a rule one write, instead of two. `*next` is NULL when none is there; else it is the caller's for
+/// `lease_ms`, or with -1 for as long as it or the queue says, and to be freed. So is the job that was acked, still.
+///
+/// Threads: any. Blocks as `flowmesh_job_ack`.
+///
+/// # Errors
+/// As `flowmesh_job_ack`; no job was taken then. `INVALID_ARGUMENT`: the lease is neither -1 nor 1000 to 43200000 (12
+/// hours).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn flowmesh_job_ack_and_reserve(
+    job: *mut flowmesh_job,
+    result: *const c_void,
+    result_bytes: usize,
+    lease_ms: i64,
+    next: *mut *mut flowmesh_job,
+    reached: *mut i32,
+) -> flowmesh_status {
+    guard("flowmesh_job_ack_and_reserve", |call| {
+        // SAFETY: the arguments are as the manual asks.
+        let (next, reached, given) = unsafe {
+            let next = call.out(next, ptr::null_mut(), "next")?;
+            (next, call.optional_out(reached, 0, "reached")?, call.bytes(result, result_bytes, "result")?)
+        };
+        let handle = call.live::<JobHandle>(job)?;
+        let (result, lease) = ((!result.is_null()).then_some(given), call.given_time(lease_ms, "lease_ms")?);
+        let (durability, taken) = handle.0.job.ack_and_reserve(result, lease, &mut Wait::forever())?;
+        if let Some(reached) = reached {
+            reached.set(durability_of(durability).0);
+        }
+        if let Some(taken) = taken {
+            next.set(call.give_job(taken, handle.0.interrupt)?);
+        }
+        Ok(())
     })
 }
 

@@ -227,7 +227,7 @@ impl Held {
 }
 
 impl Call {
-    fn give_job(self, job: Job, interrupt: Interrupt) -> Result<*mut flowmesh_job> {
+    pub(super) fn give_job(self, job: Job, interrupt: Interrupt) -> Result<*mut flowmesh_job> {
         self.give(JobHandle::new(job, interrupt))
     }
 
