@@ -68,6 +68,7 @@ pub(crate) const ALL: &[(&str, Function)] = &[
     ("checkLease", queues::check_lease),
     ("ackJobs", queues::ack_jobs),
     ("ackAndReserve", queues::ack_and_reserve),
+    ("ackAndReserveOne", queues::ack_and_reserve_one),
     ("settle", queues::settle),
     ("extend", queues::extend),
     ("progress", queues::progress),

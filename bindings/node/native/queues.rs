@@ -68,8 +68,8 @@ pub(crate) enum Asked {
     Jobs { queue: Queue, keep: bool },
     /// The end of jobs, among which those at these places were left out.
     Settled { jobs: Vec<(u64, Job)>, spared: Vec<usize> },
-    /// The same of acks, and the jobs that come after them, whose leases are to be kept alive.
-    Next { queue: Queue, jobs: Vec<(u64, Job)>, spared: Vec<usize> },
+    /// The same of acks, and the jobs that come after them, whose leases are to be kept alive or not.
+    Next { queue: Queue, jobs: Vec<(u64, Job)>, spared: Vec<usize>, keep: bool },
     /// A longer lease of this job.
     Extended(u64),
     /// That it was told how far this job has come.
@@ -303,7 +303,7 @@ pub(crate) fn ack_jobs(state: &State, call: &Call) -> Result<Answer> {
 
 /// Arguments: the queue, how many keys of its jobs lie in the scratch memory, as doubles, the most jobs to be taken
 /// after they are acked, their lease in ms (below 0 for theirs), how safe it is to be. Jobs that were cancelled are left
-/// out, and told as refused.
+/// out, and told as refused. The leases of those that are taken are extended until they are settled.
 ///
 /// The answer begins with the bytes of what was refused (u64), and that as JSON, padded to a multiple
 /// of 8; the jobs follow.
@@ -313,7 +313,26 @@ pub(crate) fn ack_and_reserve(state: &State, call: &Call) -> Result<Answer> {
     let (jobs, spared) = take_jobs(state, count, true)?;
     let acks = jobs.iter().map(|(_, job)| AckRequest { token: job.token(), result: None }).collect();
     match queue.start(QueueRequest::AckAndReserve { queue: queue.id(), acks, most, lease }, None) {
-        Ok(reply) => state.ask(reply, Asked::Next { queue, jobs, spared }),
+        Ok(reply) => state.ask(reply, Asked::Next { queue, jobs, spared, keep: true }),
+        Err(error) => {
+            state.lease_again(jobs);
+            Err(error)
+        }
+    }
+}
+
+/// Arguments: the job's key, its result, the lease in ms of the job to be taken then (below 0 for its own), how safe it
+/// is to be. The answer is as of `ackAndReserve`.
+pub(crate) fn ack_and_reserve_one(state: &State, call: &Call) -> Result<Answer> {
+    let (key, lease, wanted) = (call.id(0)?, lease(call, 2)?, durability(call, 3)?);
+    let mut buffer = TextBuffer::default();
+    let result = if call.is_missing(1) { None } else { Some(call.payload(1, &mut buffer)?) };
+    let job = state.leases.take(key).ok_or_else(settled_before)?;
+    let queue = wanted.map_or_else(|| job.queue().clone(), |wanted| job.queue().durable(wanted));
+    let acks = vec![AckRequest { token: job.token(), result }];
+    let jobs = vec![(key, job)];
+    match queue.start(QueueRequest::AckAndReserve { queue: queue.id(), acks, most: 1, lease }, None) {
+        Ok(reply) => state.ask(reply, Asked::Next { queue, jobs, spared: Vec::new(), keep: false }),
         Err(error) => {
             state.lease_again(jobs);
             Err(error)
@@ -529,14 +548,14 @@ impl State {
                 self.lease_all(jobs, keep, &mut packed);
                 self.deliver(packed)
             }
-            Asked::Next { queue, jobs, spared } => {
+            Asked::Next { queue, jobs, spared, keep } => {
                 let (Answered { reply, reached }, jobs) = self.unless_failed(answered, jobs)?;
                 let QueueReply::Next { each, jobs: next } = reply else { return Err(unexpected()) };
                 let refused = self.refused(jobs, &spared, each);
                 let next = queue.jobs(Answered { reply: QueueReply::Jobs(next), reached })?;
                 let mut packed = Vec::with_capacity(8 + next.len() * 256);
                 pack_refused(&refused, &mut packed);
-                self.lease_all(next, true, &mut packed);
+                self.lease_all(next, keep, &mut packed);
                 self.deliver(packed)
             }
             Asked::Extended(key) => {

@@ -3,7 +3,7 @@
 
 export { type ErrorCode, type ErrorKind, errorKinds, FlowMeshError } from './errors.js'
 export { type Damage, inspect, type Inspection } from './inspect.js'
-export { type CallSafety, Content, Job, type NackOptions, Reject, Snooze } from './job.js'
+export { type CallSafety, Content, Job, type NackOptions, type NextOptions, Reject, Snooze } from './job.js'
 export { Message } from './message.js'
 export {
   type BreakerOptions,

@@ -105,6 +105,12 @@ export interface CallSafety {
   readonly durability?: Durability
 }
 
+/** How the job that follows one that is acked is taken. */
+export interface NextOptions {
+  /** How long it is ours before it must be extended, 1 s to 12 h. Default: the job's, or the queue's. */
+  readonly leaseMs?: number
+}
+
 /** Why an attempt failed. */
 export interface NackOptions extends CallSafety {
   /** A stack trace or the like; at most 4 KiB is kept. Default: the error's stack. */
@@ -223,6 +229,36 @@ export class Job extends Content {
     }
     const payload = result === undefined ? undefined : encode('job.ack', result).payload
     return this.settle(ACK, payload, undefined, -1, safety('job.ack', options))
+  }
+
+  /**
+   * Acks it, and takes the next job of its queue if one is there, without waiting for one: one request, and as a rule
+   * one write, instead of two. Resolves to that job; `undefined` when there was none.
+   *
+   * @throws FlowMeshError As `ack`; no job was taken then. `INVALID_ARGUMENT`: the lease is out of bounds.
+   */
+  async ackAndReserve(result?: Payload, options?: NextOptions): Promise<Job | undefined> {
+    const operation = 'job.ack'
+    const lease = checkLease(operation, check.options(operation, options, ['leaseMs']).leaseMs)
+    const payload = result === undefined ? undefined : encode(operation, result).payload
+    this.#begin()
+    this.queue.flush()
+    const { queue } = this
+    let refused: readonly Refused[], jobs: readonly Job[]
+    try {
+      const answer = native.ackAndReserveOne(this.key, payload, lease, queue.wanted)
+      ;[refused, jobs] = await whenAnswered(answer, answer => readNext(queue, answer, kept), queue.linger)
+    } catch (error) {
+      return this.unsettled(error)
+    }
+    const [next] = jobs
+    if (refused.length === 0) {
+      this.finish()
+      return next
+    }
+    // Who is told of an error is not given a job, too; if that cannot be said its lease ends by itself.
+    await next?.release().catch(() => {})
+    return this.unsettled(refused[0]!.error)
   }
 
   /**
@@ -380,6 +416,13 @@ export function readJobs(queue: Queue, answer: QueueAnswer, make: MakeJob, from 
 }
 
 type MakeJob = (queue: Queue, block: Buffer, at: number) => Job
+
+/** @internal A job that is taken by hand: whoever has it extends its lease. */
+export function kept(queue: Queue, block: Buffer, at: number): Job {
+  const job = new Job(queue, block, at)
+  queue.remember(job)
+  return job
+}
 
 /** @internal What was not acked, and the jobs that come next. */
 export function readNext(queue: Queue, answer: QueueAnswer, make: MakeJob): [refused: readonly Refused[], jobs: Job[]] {

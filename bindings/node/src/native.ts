@@ -119,6 +119,8 @@ export interface Native {
   ackJobs(count: number, durability: number, sparing: boolean): QueueAnswer
   /** The same, leaving out those that were cancelled; then jobs are reserved as `reserve` does, without waiting. */
   ackAndReserve(queue: number, count: number, most: number, leaseMs: number, durability: number): QueueAnswer
+  /** Acks one job and reserves one of its queue, whose lease is not extended; answered as `ackAndReserve`. */
+  ackAndReserveOne(job: number, result: Uint8Array | string | undefined, leaseMs: number, durability: number): QueueAnswer
   settle(
     job: number,
     how: number,

@@ -4,7 +4,7 @@ import * as check from './check.js'
 import { CLIENT_SMALL_BYTES, Enqueuer, flushEnqueues, HOST_SMALL_BYTES, Packer, readReceipts } from './enqueue.js'
 import type { FlowMeshError } from './errors.js'
 import { job, Linger } from './loop.js'
-import { Acks, type CallSafety, type Content, Job, readContent, readJobs, safety } from './job.js'
+import { Acks, type CallSafety, type Content, Job, kept, readContent, readJobs, safety } from './job.js'
 import { native, type QueueAnswer } from './native.js'
 import { encode } from './payload.js'
 import { configJson, durability, ENQUEUE, enqueueJson, JOB, leaseMs as checkLease, rate as checkRate, scheduleJson } from './queue-options.js'
@@ -527,12 +527,6 @@ function readInfo(raw: RawInfo): JobInfo {
     failures: failures.map(({ attempt, at, message, detail }) => ({ attempt, at: date(at), message, detail })),
   }
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)) as unknown as JobInfo
-}
-
-function kept(queue: Queue, block: Buffer, at: number): Job {
-  const job = new Job(queue, block, at)
-  queue.remember(job)
-  return job
 }
 
 const forgotten = new FinalizationRegistry<number>(key => native.forgetJob(key))

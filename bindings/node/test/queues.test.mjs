@@ -172,11 +172,60 @@ everywhere('what is settled cannot be settled again', async mesh => {
   assert.equal((await queue.stats()).jobs.ready, 1)
 })
 
+everywhere('a job that is done brings the next', async mesh => {
+  const queue = await mesh.declareQueue('q', QUICK)
+  const ids = (await queue.enqueueMany(['a', 'b', 'c'].map(payload => ({ payload })))).map(({ id }) => id)
+  const first = await queue.next()
+  const second = await first.ackAndReserve({ a: 1 }, { leaseMs: 60_000 })
+  assert.ok(second instanceof Job && first.isSettled)
+  assert.deepEqual([second.id, second.text, second.leaseMs, second.queue], [ids[1], 'b', 60_000, queue])
+  assert.deepEqual((await queue.result(first.id)).json, { a: 1 })
+  // Whoever is told of an error is given no job.
+  await assert.rejects(first.ackAndReserve(), error => error.code === 'LEASE_LOST' && error.context.job === first.id)
+  for (const leaseMs of [0, 999, 43_200_001]) await assert.rejects(second.ackAndReserve('x', { leaseMs }), { code: 'INVALID_ARGUMENT' })
+  assert.equal(second.isSettled, false)
+  const { jobs } = await queue.stats()
+  assert.deepEqual([jobs.leased, jobs.ready, jobs.done], [1, 1, 1])
+  const both = await Promise.allSettled([second.ackAndReserve(), second.ackAndReserve()])
+  assert.deepEqual(both.map(({ reason }) => reason?.code), [undefined, 'LEASE_LOST'])
+  const third = both[0].value
+  assert.deepEqual([third.id, third.attempt, third.leaseMs], [ids[2], 1, 30_000])
+  assert.equal(await third.ackAndReserve(), undefined)
+  assert.equal((await queue.stats()).totals.done, 3)
+  // What is waited for the disk comes, too.
+  const safe = queue.durable('fsync')
+  await safe.enqueueMany([{ payload: 'd' }, { payload: Buffer.alloc(300_000, 'e') }])
+  const large = await (await safe.next()).ackAndReserve()
+  assert.equal(large.payload.length, 300_000)
+  assert.equal(await large.ack(), 'fsync')
+})
+
+everywhere('who lost his job gets no other with the error', async mesh => {
+  const queue = await mesh.declareQueue('q', { ...QUICK, leaseMs: 1000, backoff: 60_000 })
+  await queue.enqueue('lost')
+  const job = await queue.next()
+  await until(async () => (await queue.stats()).totals.leaseExpired === 1)
+  const other = await queue.enqueue('other')
+  await assert.rejects(job.ackAndReserve(), { code: 'LEASE_LOST' })
+  assert.equal(job.isSettled, true)
+  const { state, attempt } = await queue.peek(other.id)
+  assert.deepEqual([state, attempt], ['ready', 0])
+})
+
+everywhere('a job that came after another is not kept alive by itself', async mesh => {
+  const queue = await mesh.declareQueue('q', { ...QUICK, leaseMs: 1000 })
+  await queue.enqueueMany([{ payload: 'a' }, { payload: 'b' }])
+  const next = await (await queue.next()).ackAndReserve()
+  await until(() => next.remainingMs === 0)
+  await until(async () => (await queue.stats()).totals.leaseExpired === 1)
+})
+
 everywhere('a result that is too large leaves the job leased', async mesh => {
   const queue = await mesh.declareQueue('q', { ...QUICK, payloadBytesMax: 10 })
   await queue.enqueue('x')
   const job = await queue.next()
   await assert.rejects(job.ack('x'.repeat(11)), { code: 'TOO_LARGE' })
+  await assert.rejects(job.ackAndReserve('x'.repeat(11)), { code: 'TOO_LARGE' })
   assert.equal(job.isSettled, false)
   assert.equal(await job.ack('fits'), 'os')
 })
@@ -376,6 +425,10 @@ test('bad arguments are refused with value and rule', async t => {
     [() => job.extend(0), /lease=0/],
     [() => job.extend(43_200_001), /lease=43200.001s/],
     [() => job.ack(5), /payload=5/],
+    [() => job.ackAndReserve(5), /payload=5/],
+    [() => job.ackAndReserve('x', { lease: 5 }), /option="lease"/],
+    [() => job.ackAndReserve('x', { leaseMs: 'x' }), /leaseMs="x"/],
+    [() => job.ackAndReserve('x', { leaseMs: 999 }), /lease=999ms/],
     [() => mesh.process(5, handler), /queue=5/],
     [() => mesh.process('q'), /handler=undefined/],
     [() => mesh.process('q', handler, { concurrency: 0 }), /concurrency=0.*1 to 1024/],

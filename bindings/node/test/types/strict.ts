@@ -121,6 +121,8 @@ export async function useQueues(mesh: Mesh): Promise<void> {
     console.log(value, content.text, left, reached, job.attempt, job.group, job.queue.name)
   }
   await jobs[0]!.nack(new Error('x'), { delayMs: 5, detail: 'more' })
+  const following: Job | undefined = await jobs[1]!.ackAndReserve({ sent: true }, { leaseMs: 5000 })
+  await following?.ackAndReserve()
   const errors: (FlowMeshError | undefined)[] = await mail.ackMany(jobs)
   const came: 'now' | 'asked' | 'finished' = await mail.cancel(receipt.id, 'why')
   const count: number = await mail.redriveDead(5)
