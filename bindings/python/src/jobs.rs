@@ -158,6 +158,30 @@ impl Job {
         self.settle(py, Settle::Ack(result.as_ref().map(Encoded::as_bytes)))
     }
 
+    /// Acks it, and takes the next job of its queue if one is there, without waiting for one: one request, and as a rule
+    /// one write, instead of two. Returns that job, ours for `lease` seconds or as it or the queue says; or None.
+    #[pyo3(signature = (result=None, *, lease=None))]
+    fn ack_and_reserve<'py>(
+        &self,
+        py: Python<'py>,
+        result: Option<&Bound<'py, PyAny>>,
+        lease: Option<f64>,
+    ) -> Result<Bound<'py, PyAny>> {
+        let result = result.map(Encoded::new).transpose()?;
+        let result = result.as_ref().map(Encoded::as_bytes);
+        let lease = lease.map(|lease| seconds("job.ack", "lease", lease)).transpose()?;
+        if self.queue.get().is_later() {
+            let pending = py.detach(|| self.inner.start_ack_and_reserve(result, lease))?;
+            let (job, queue) = (Arc::clone(&self.inner), self.queue.clone_ref(py));
+            return Pending::of(py, pending, move |py, answered| {
+                let (_, next) = job.acked_and_reserved(answered)?;
+                one_or_none(queue.bind(py), next)
+            });
+        }
+        let (_, next) = waiting(py, None, |wait| self.inner.ack_and_reserve(result, lease, wait))?;
+        one_or_none(self.queue.bind(py), next)
+    }
+
     /// The attempt failed: the job waits for the next, `delay` seconds or as its backoff says, or is dead. `error` is
     /// an exception, kept with its traceback, or a text; `detail` goes in the traceback's place.
     #[pyo3(signature = (error=None, detail=None, *, delay=None))]
@@ -257,6 +281,14 @@ impl Job {
     fn _watch_cancel(&self, ready: &ReadySet, token: u64) {
         self.inner.watch_cancel(ready.inner(), token);
     }
+}
+
+fn one_or_none<'py>(queue: &Bound<'py, Queue>, job: Option<flowmesh::Job>) -> Result<Bound<'py, PyAny>> {
+    let py = queue.py();
+    Ok(match job {
+        Some(job) => Bound::new(py, Job::new(queue, Arc::new(job)))?.into_any(),
+        None => py.None().into_bound(py),
+    })
 }
 
 /// What is kept of a failure: a few words, and a trace.

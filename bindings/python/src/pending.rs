@@ -12,12 +12,12 @@ type Read = dyn for<'py> FnOnce(Python<'py>, flowmesh::Result<Answered>) -> Resu
 pub(crate) struct Pending {
     inner: PendingReply,
     read: Mutex<Option<Box<Read>>>,
-    gives_jobs: bool,
 }
 
 impl Pending {
-    /// `read` makes of the answer what is given for it. It is called with the error, too, when the waiting is given up:
-    /// a job that was to be settled then learns that it may be settled again.
+    /// `read` makes of the answer what is given for it. It is called when the waiting is given up, too, with the error
+    /// or with the answer that had come, without its jobs: a job that was to be settled then learns whether it may be
+    /// settled again.
     pub(crate) fn of<'py>(
         py: Python<'py>,
         inner: PendingReply,
@@ -25,20 +25,7 @@ impl Pending {
         + Send
         + 'static,
     ) -> Result<Bound<'py, PyAny>> {
-        Ok(Bound::new(py, Self { inner, read: Mutex::new(Some(Box::new(read))), gives_jobs: false })?
-            .into_any())
-    }
-
-    /// The same of a reservation: given up, its jobs go back unread.
-    pub(crate) fn of_jobs<'py>(
-        py: Python<'py>,
-        inner: PendingReply,
-        read: impl for<'p> FnOnce(Python<'p>, flowmesh::Result<Answered>) -> Result<Bound<'p, PyAny>>
-        + Send
-        + 'static,
-    ) -> Result<Bound<'py, PyAny>> {
-        Ok(Bound::new(py, Self { inner, read: Mutex::new(Some(Box::new(read))), gives_jobs: true })?
-            .into_any())
+        Ok(Bound::new(py, Self { inner, read: Mutex::new(Some(Box::new(read))) })?.into_any())
     }
 
     fn take_read(&self) -> Option<Box<Read>> {
@@ -65,9 +52,7 @@ impl Pending {
 
     /// Gives up; jobs that were given meanwhile go back.
     fn cancel(&self, py: Python<'_>) {
-        py.detach(|| self.inner.cancel());
-        if !self.gives_jobs
-            && let Some(answered) = self.inner.try_take()
+        if let Some(answered) = py.detach(|| self.inner.give_up())
             && let Some(read) = self.take_read()
         {
             // Nobody is there to hear of it.

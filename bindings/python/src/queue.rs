@@ -145,7 +145,7 @@ impl Queue {
         if queue.later {
             let pending = py.detach(|| queue.inner.start_reserve(count, lease, limit))?;
             let handle = slf.clone().unbind();
-            return Pending::of_jobs(py, pending, move |py, answered| {
+            return Pending::of(py, pending, move |py, answered| {
                 let handle = handle.bind(py);
                 let all = handle.get().inner.jobs(answered?)?;
                 read(py, wrapped(handle, all)?)

@@ -550,7 +550,7 @@ impl Intake {
         let pending =
             py.detach(|| this.core.start_reserve(most.clamp(1, RESERVE_COUNT_MAX), this.lease, None))?;
         let intake = slf.clone().unbind();
-        Pending::of_jobs(py, pending, move |py, answered| {
+        Pending::of(py, pending, move |py, answered| {
             let this = intake.get();
             let (queue, mut jobs) = (this.queue.bind(py), Vec::new());
             for job in this.core.jobs(answered?)? {

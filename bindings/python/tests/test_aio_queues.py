@@ -92,6 +92,80 @@ def test_many_at_once(directory: Path) -> None:
     everywhere(directory, test)
 
 
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+def test_a_job_that_is_done_brings_the_next(directory: Path, durability: Any) -> None:
+    async def test(mesh: flowmesh.aio.Mesh, queue: flowmesh.aio.Queue) -> None:
+        receipts = await queue.enqueue_many([str(n) for n in range(100)])
+        job = await queue.next(timeout=WATCHDOG)
+        for receipt in receipts:
+            assert job is not None
+            assert (job.id, job.attempt) == (receipt.id, 1)
+            done, job = job, await job.ack_and_reserve(job.value, lease=60)
+            assert done.settled
+        assert job is None
+        assert await queue.result(receipts[99]) == b"99"
+        with pytest.raises(flowmesh.LeaseLostError):
+            await done.ack_and_reserve()
+        await queue.enqueue(b"x")
+        job = await queue.next(timeout=WATCHDOG)
+        assert job is not None
+        with pytest.raises(flowmesh.InvalidArgumentError, match="lease"):
+            await job.ack_and_reserve(lease=0.5)
+        assert not job.settled
+        await job.ack()
+        assert (await queue.stats())["totals"]["done"] == 101
+
+    everywhere(directory, test, durability=durability)
+
+
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+def test_who_gives_up_on_the_next_job_leaves_it_to_others(directory: Path, durability: Any) -> None:
+    async def test(mesh: flowmesh.aio.Mesh, queue: flowmesh.aio.Queue) -> None:
+        for acked in range(1, 6):
+            [_, second] = await queue.enqueue_many([b"1", b"2"])
+            job = await queue.next(timeout=WATCHDOG)
+            assert job is not None
+            # Given up when the answer may be there and nobody has looked.
+            pending: Any = job._job.ack_and_reserve(b"r")
+            assert job.settled
+            await eventually(lambda n=2 * acked - 1: done(queue, n), "it is acked")  # type: ignore[misc]
+            await asyncio.sleep(0.01)
+            pending.cancel()
+            # Unless its answer came it may be said again, and was done all the same.
+            if not job.settled:
+                with pytest.raises(flowmesh.LeaseLostError):
+                    await job.ack()
+            assert pending._try_take() is None
+            other = await queue.next(timeout=WATCHDOG)
+            assert other is not None
+            assert (other.id, other.attempt) == (second.id, 1)
+            await other.ack()
+
+        # A task that is cancelled while it waits.
+        for _ in range(5):
+            [_, second] = await queue.enqueue_many([b"1", b"2"])
+            job = await queue.next(timeout=WATCHDOG)
+            assert job is not None
+            task = asyncio.create_task(job.ack_and_reserve())
+            await asyncio.sleep(0)
+            task.cancel()
+            try:
+                other = await task
+            except asyncio.CancelledError:
+                if not job.settled:
+                    try:
+                        await job.ack()
+                    except flowmesh.LeaseLostError:
+                        pass
+                other = await queue.next(timeout=WATCHDOG)
+            assert other is not None
+            assert (other.id, other.attempt) == (second.id, 1)
+            await other.ack()
+        assert (await queue.stats())["totals"]["done"] == 20
+
+    everywhere(directory, test, durability=durability)
+
+
 def test_waiting_for_a_job_does_not_hold_up_the_loop(directory: Path) -> None:
     async def test(mesh: flowmesh.aio.Mesh, queue: flowmesh.aio.Queue) -> None:
         waiting = asyncio.create_task(queue.next())

@@ -92,6 +92,44 @@ def test_many_jobs_are_enqueued_at_once(queue: flowmesh.Queue) -> None:
     assert [type(error) for error in each] == [type(None), flowmesh.LeaseLostError, flowmesh.LeaseLostError]
 
 
+def test_a_job_that_is_done_brings_the_next(queue: flowmesh.Queue) -> None:
+    receipts = queue.enqueue_many(["a", "b", "c"])
+    job = take(queue)
+    second = job.ack_and_reserve({"n": 1}, lease=60)
+    assert second is not None
+    assert (second.id, second.value, second.lease, job.settled) == (receipts[1].id, "b", 60.0, True)
+    assert queue.result(receipts[0]) == b'{"n":1}'
+    # Whoever is told of an error is given no job.
+    with pytest.raises(flowmesh.LeaseLostError):
+        job.ack_and_reserve()
+    for lease in (0, 0.5, 43_200.001, -1):
+        with pytest.raises(flowmesh.InvalidArgumentError, match="lease"):
+            second.ack_and_reserve(lease=lease)
+    with pytest.raises(TypeError):
+        second.ack_and_reserve(object())  # type: ignore[arg-type]
+    with pytest.raises(flowmesh.TooLargeError, match="8388608"):
+        second.ack_and_reserve(bytes((8 << 20) + 1))
+    assert not second.settled
+    jobs = queue.stats()["jobs"]
+    assert (jobs["leased"], jobs["ready"], jobs["done"]) == (1, 1, 1)
+    third = second.ack_and_reserve()
+    assert third is not None
+    assert (third.id, third.attempt, third.lease) == (receipts[2].id, 1, 30.0)
+    assert third.ack_and_reserve() is None
+    assert queue.stats()["totals"]["done"] == 3
+
+
+def test_who_lost_his_job_gets_no_other_with_the_error(queue: flowmesh.Queue) -> None:
+    queue.enqueue("lost")
+    [job] = queue.reserve(lease=1, timeout=WATCHDOG)
+    eventually(lambda: queue.stats()["totals"]["lease_expired"] == 1, "the lease is over")
+    other = queue.enqueue("other")
+    with pytest.raises(flowmesh.LeaseLostError):
+        job.ack_and_reserve()
+    found = queue.peek(other)
+    assert (found["state"], found["attempt"]) == ("ready", 0)
+
+
 def test_a_reservation_that_finds_nothing_is_empty(queue: flowmesh.Queue) -> None:
     assert queue.reserve(timeout=0) == []
     begun = time.monotonic()

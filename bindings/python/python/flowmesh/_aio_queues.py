@@ -134,6 +134,13 @@ class Job:
         """It is done, with this result unless it is None. Returns how safe that is."""
         return await self._ask(self._job.ack(result))
 
+    async def ack_and_reserve(self, result: Payload | None = None, *, lease: float | None = None) -> Job | None:
+        """Acks it, and takes the next job of its queue if one is there, without waiting for one: one request, and as a
+        rule one write, instead of two. Returns that job, or None. Cancelled, it takes none; this one may be acked then.
+        """
+        job = await self._ask(self._job.ack_and_reserve(result, lease=lease))
+        return None if job is None else Job(self._mesh, job)
+
     async def nack(
         self, error: BaseException | str | None = None, detail: str | None = None, *, delay: float | None = None
     ) -> Durability:
