@@ -447,6 +447,25 @@ static flowmesh_status do_settle(const char *what, const cJSON *step)
     return check_reached(step, reached);
 }
 
+static flowmesh_status do_ack_and_reserve(const cJSON *step)
+{
+    flowmesh_job *job, *next;
+    const cJSON *wanted = field_of(step, "result");
+    TRY(handle_of(JOB, text(step, "job", ""), &job));
+    struct bytes result = bytes_of(wanted);
+    flowmesh_status status = flowmesh_job_ack_and_reserve(job, wanted == NULL ? NULL : result.data, result.size,
+                                                          (int64_t)number(step, "lease_ms", -1), &next, NULL);
+    free(result.data);
+    TRY(status);
+    if (cJSON_IsTrue(field_of(step, "none"))) {
+        if (next == NULL)
+            return FLOWMESH_OK;
+        flowmesh_job_free(next);
+        return mismatch("there came a job");
+    }
+    return next == NULL ? mismatch("there came no job") : take_jobs(step, &next, 1);
+}
+
 static flowmesh_status do_ack_many(const cJSON *step, flowmesh_queue *queue)
 {
     const cJSON *names = field_of(step, "jobs"), *errors = field_of(step, "errors"), *item;
@@ -1211,6 +1230,8 @@ static flowmesh_status perform_queue_step(const char *what, const cJSON *step, f
     for (size_t i = 0; i < sizeof settling / sizeof *settling; i++)
         if (strcmp(what, settling[i]) == 0)
             return do_settle(what, step);
+    if (strcmp(what, "ack_and_reserve") == 0)
+        return do_ack_and_reserve(step);
     if (strcmp(what, "extend") == 0)
         return do_extend(step);
     if (strcmp(what, "progress") == 0)

@@ -405,6 +405,13 @@ class Run {
     assert.deepEqual(found.map(error => error?.code ?? null), step.errors ?? jobs.map(() => null))
   }
 
+  async do_ack_and_reserve(step) {
+    const { result, lease_ms, none } = step
+    const next = await this.job(step).ackAndReserve(result === undefined ? undefined : bytes(result), given({ leaseMs: lease_ms }))
+    if (none) assert.equal(next, undefined, 'there came a job')
+    else this.reserved(next === undefined ? [] : [next], step)
+  }
+
   async do_nack(step) {
     await this.job(step).nack(step.message ?? '', given({ detail: step.detail, delayMs: step.delay_ms }))
   }

@@ -628,6 +628,24 @@ class Run:
         found = [getattr(error, "code", None) for error in each]
         meets("errors", found, errors or [None] * len(jobs))
 
+    def do_ack_and_reserve(
+        self,
+        mesh: flowmesh.Mesh,
+        job: str,
+        result: Any = None,
+        lease_ms: float | None = None,
+        name: str | None = None,
+        none: bool = False,
+        **expected: Any,
+    ) -> None:
+        lease = None if lease_ms is None else lease_ms / 1000
+        found = self.jobs[job].ack_and_reserve(None if result is None else to_bytes(result), lease=lease)
+        jobs = [] if found is None else [found]
+        if none:
+            meets("jobs", len(jobs), 0)
+        else:
+            self.check_jobs(jobs, [] if name is None else [name], **expected)
+
     def do_nack(
         self,
         mesh: flowmesh.Mesh,

@@ -80,6 +80,7 @@ impl Queues {
             "take" => self.take(step),
             "ack" | "nack" | "reject" | "release" | "snooze" => self.settle(name, step),
             "ack_many" => self.ack_many(step),
+            "ack_and_reserve" => self.ack_and_reserve(step),
             "extend" => self.extend(step),
             "progress" => self.progress(step),
             "job" => self.look(step),
@@ -382,6 +383,21 @@ impl Queues {
             return mismatch(format!("they gave {found:?}"));
         }
         Ok(())
+    }
+
+    fn ack_and_reserve(&mut self, mut step: Step) -> Done {
+        let name: String = step.need("job")?;
+        let result = step.get::<Bytes>("result")?.map(|bytes| bytes.get());
+        let (lease, none) = (step.ms("lease_ms")?, step.get("none")?.unwrap_or(false));
+        let wanted = step.wanted(None)?;
+        step.end()?;
+        let job = self.job(&name)?;
+        let (_, next) = job.ack_and_reserve(result.as_deref(), lease, &mut Wait::timeout(WATCHDOG))?;
+        match next {
+            Some(next) if none => mismatch(format!("there came {}", text(next.payload()))),
+            None if none => Ok(()),
+            next => self.check_jobs(next.into_iter().collect(), wanted, step.mark),
+        }
     }
 
     fn extend(&mut self, mut step: Step) -> Done {
