@@ -252,8 +252,9 @@ impl Run {
         let Err(error) = done else { return };
         match error.kind() {
             ErrorKind::StorageFull => self.ended.refused += 1,
-            // What a checkpoint or cleaning could not read or write hurts nobody; the ledger is as it was.
-            ErrorKind::Io | ErrorKind::Interrupted if host.ledger.frozen().is_none() => {}
+            // What a checkpoint or cleaning could not read or write hurts nobody; the ledger is as it was, unless a flush
+            // that was due had failed before.
+            ErrorKind::Io | ErrorKind::Interrupted => self.ended.error = host.ledger.frozen(),
             _ => self.ended.error = Some(error),
         }
     }
