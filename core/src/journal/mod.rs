@@ -300,15 +300,16 @@ impl Journal {
         if self.config.planted == Some(Planted::AckBeforeFlush) {
             return Ok(());
         }
-        self.commit.reach(lsn, || self.check(), || self.flush_once())
+        self.commit.reach(lsn, || self.check(), |began| self.flush_once(began))
     }
 
-    /// Flushes what was written until now, and says how far that is.
-    fn flush_once(&self) -> Result<Lsn> {
+    /// Flushes what was written until now, and says how far that is: before, and when it is done.
+    fn flush_once(&self, began: &dyn Fn(Lsn)) -> Result<Lsn> {
         let (last, unflushed) = {
             let writer = self.writer.lock();
             (writer.last, writer.unflushed.clone())
         };
+        began(last);
         self.check()?;
         for segment in &unflushed {
             uninterrupted(|| segment.file.sync())
