@@ -148,13 +148,14 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         let mut turn = self.commit.turn.lock();
         turn.leading = false;
-        self.commit.waiting_for(turn.number).notify_all();
+        // Who leads next goes first: the disk is not to wait until all the others are up.
         let next = self.commit.waiting_for(turn.number + 1);
         if self.failed {
             next.notify_all();
         } else {
             next.notify_one();
         }
+        self.commit.waiting_for(turn.number).notify_all();
     }
 }
 
