@@ -54,6 +54,9 @@ pub mod storage;
 mod sync;
 #[doc(hidden)]
 #[cfg(not(loom))]
+pub use sync::lock;
+#[doc(hidden)]
+#[cfg(not(loom))]
 pub mod wire;
 
 #[cfg(not(loom))]

@@ -1,8 +1,11 @@
-//! The atomics everything shared is built on: the standard ones, or loom's under `cfg(loom)`.
+//! The atomics everything shared is built on: the standard ones, or loom's under `cfg(loom)`; and [`lock`].
 //!
 //! Knows nothing of the kernel. Every ordering and fence of a lock-free protocol names itself with a
 //! [`Step`], so that the loom models can weaken exactly one of them and prove that they would notice.
 #![forbid(unsafe_code)]
+
+#[cfg(not(loom))]
+pub mod lock;
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize};

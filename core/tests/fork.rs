@@ -2,8 +2,12 @@
 
 mod support;
 
-use flowmesh::*;
+use flowmesh::{
+    queue::{EnqueueOptions, QueueConfig},
+    *,
+};
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -40,6 +44,7 @@ fn programs() {
         ("while_threads_wait", |_| over_all(while_threads_wait)),
         ("opens_anew", |_| opens_anew()),
         ("child_outlives", |_| child_outlives()),
+        ("busy_parent", |_| busy_parent()),
     ]);
 }
 
@@ -62,6 +67,13 @@ fn a_forked_child_can_open_and_connect_anew() {
 #[test]
 fn a_forked_child_neither_keeps_the_directory_nor_the_session() {
     Process::run("child_outlives", &[]);
+}
+
+/// A lock library with one table of sleeping threads for the whole process crashed the child here, when the threads
+/// that the child started made that table grow: it named threads of the parent, whose memory the child does not map.
+#[test]
+fn a_child_forked_while_threads_sleep_and_contend_opens_meshes_of_its_own() {
+    Process::run("busy_parent", &[]);
 }
 
 fn is_forked<T: std::fmt::Debug>(result: Result<T>) {
@@ -211,3 +223,39 @@ fn child_outlives() {
         libc::waitpid(pid, &raw mut status, 0);
     }
 }
+
+/// Threads of the parent sleep in queues and flushes and contend for locks while children are made, each of which
+/// opens meshes with threads of their own.
+fn busy_parent() {
+    let dir = Dir::new();
+    let host = Mesh::open(&dir).unwrap();
+    let client = Mesh::connect(&dir).unwrap();
+    let queue = host.declare_queue("jobs", &QueueConfig::default()).unwrap();
+    let _workers: Vec<_> =
+        (0..4).map(|_| queue.process(WorkerOptions::default(), |_: &Job| Ok(None)).unwrap()).collect();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    queue.enqueue(b"x", &EnqueueOptions::default()).unwrap();
+                    client.publish("busy", b"x").unwrap();
+                }
+            });
+        }
+        for _ in 0..FORKS {
+            let (one, other) = (Dir::new(), Dir::new());
+            forked(|| {
+                let meshes = [Mesh::open(&one).unwrap(), Mesh::open(&other).unwrap()];
+                for mesh in &meshes {
+                    let own = mesh.declare_queue("q", &QueueConfig::default()).unwrap();
+                    own.enqueue(b"y", &EnqueueOptions::default()).unwrap();
+                }
+                Mesh::connect(&dir).unwrap().publish("busy", b"from the child").unwrap();
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+const FORKS: u32 = 40;

@@ -15,6 +15,8 @@ use std::{
     cell::{Cell, UnsafeCell},
     ffi::{CStr, CString, c_char},
     fmt::Write,
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 
 /// § Errors
@@ -113,14 +115,12 @@ pub unsafe extern "C" fn flowmesh_string_free(text: *mut c_char) -> flowmesh_sta
         if text.is_null() {
             return Ok(());
         }
-        let mut strings = STRINGS.lock();
-        let Some(at) = strings.iter().position(|given| *given == text as usize) else {
+        if !TEXTS.take(text as usize) {
             return Err(call
                 .error(ErrorKind::BadHandle)
                 .with("expected", "text")
                 .with("found", "no live text"));
-        };
-        strings.swap_remove(at);
+        }
         // SAFETY: it was in the list, so `give_string` made it with `into_raw` and nobody has freed it.
         drop(unsafe { CString::from_raw(text) });
         Ok(())
@@ -132,11 +132,71 @@ pub unsafe extern "C" fn flowmesh_string_free(text: *mut c_char) -> flowmesh_sta
 /// For tests and for hunting leaks; handles that are lent to a running handler count.
 #[unsafe(no_mangle)]
 pub extern "C" fn flowmesh_handle_count() -> usize {
-    guard_value("flowmesh_handle_count", 0, |_| Ok(handle::count() + STRINGS.lock().len()))
+    guard_value("flowmesh_handle_count", 0, |_| Ok(handle::count() + TEXTS.count()))
 }
 
 /// The addresses of the texts given out. They are few, and live for a moment.
-static STRINGS: parking_lot::Mutex<Vec<usize>> = parking_lot::Mutex::new(Vec::new());
+///
+/// A list of chunks that only grows, without a lock: a forked child may free what it inherited, whatever other
+/// threads of its parent were doing.
+struct GivenTexts {
+    slots: [AtomicUsize; TEXT_SLOTS],
+    next: AtomicPtr<GivenTexts>,
+}
+
+static TEXTS: GivenTexts = GivenTexts::new();
+
+const TEXT_SLOTS: usize = 62;
+
+impl GivenTexts {
+    const fn new() -> Self {
+        Self { slots: [const { AtomicUsize::new(0) }; TEXT_SLOTS], next: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    fn chunks(&'static self) -> impl Iterator<Item = &'static Self> {
+        std::iter::successors(Some(self), |chunk| {
+            // Acquire: pairs with the Release that showed the chunk.
+            // SAFETY: null, or a chunk that was whole when it was shown and is never freed.
+            unsafe { chunk.next.load(Ordering::Acquire).as_ref() }
+        })
+    }
+
+    fn give(&'static self, address: usize) {
+        let claim = |slot: &AtomicUsize| {
+            slot.compare_exchange(0, address, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        loop {
+            let mut last = self;
+            for chunk in self.chunks() {
+                if chunk.slots.iter().any(claim) {
+                    return;
+                }
+                last = chunk;
+            }
+            let fresh = Box::into_raw(Box::new(Self::new()));
+            // Release: whoever finds the chunk sees its empty slots.
+            if last
+                .next
+                .compare_exchange(ptr::null_mut(), fresh, Ordering::Release, Ordering::Relaxed)
+                .is_err()
+            {
+                // SAFETY: nobody has seen this box.
+                drop(unsafe { Box::from_raw(fresh) });
+            }
+        }
+    }
+
+    /// Whether `address` was there; then it is no longer.
+    fn take(&'static self, address: usize) -> bool {
+        self.chunks()
+            .flat_map(|chunk| &chunk.slots)
+            .any(|slot| slot.compare_exchange(address, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+    }
+
+    fn count(&'static self) -> usize {
+        self.chunks().flat_map(|chunk| &chunk.slots).filter(|slot| slot.load(Ordering::Relaxed) != 0).count()
+    }
+}
 
 /// A C string; a NUL inside cannot be said in C and becomes a space.
 pub(crate) fn c_string(text: &str) -> CString {
@@ -147,7 +207,7 @@ pub(crate) fn c_string(text: &str) -> CString {
 /// A text for C to free with `flowmesh_string_free`.
 pub(crate) fn give_string(text: &str) -> *mut c_char {
     let given = c_string(text).into_raw();
-    STRINGS.lock().push(given as usize);
+    TEXTS.give(given as usize);
     given
 }
 
@@ -285,24 +345,42 @@ fn about(
     unknown: &'static CStr,
     pick: fn(&'static Texts) -> &'static CString,
 ) -> *const c_char {
-    // Made once: the core's texts have no NUL behind them.
-    static TEXTS: std::sync::LazyLock<Vec<Texts>> = std::sync::LazyLock::new(|| {
-        let text = |text: &str| CString::new(text).expect("the list of kinds has no NUL");
-        let texts = |kind: &ErrorKind| Texts {
-            code: text(kind.code()),
-            meaning: text(kind.meaning()),
-            advice: text(kind.advice()),
-        };
-        ErrorKind::ALL.iter().map(texts).collect()
-    });
     let found = match kind_of(status) {
         _ if status == flowmesh_code::FLOWMESH_OK as flowmesh_status => fine,
         Some(kind) => {
-            ErrorKind::ALL.iter().position(|found| *found == kind).map_or(unknown, |at| pick(&TEXTS[at]))
+            ErrorKind::ALL.iter().position(|found| *found == kind).map_or(unknown, |at| pick(&texts()[at]))
         }
         None => unknown,
     };
     found.as_ptr()
+}
+
+/// The texts of every kind. Whoever needs them first makes them; two at once both do and one is kept, so that a fork
+/// catches nobody half-way.
+fn texts() -> &'static [Texts] {
+    static MADE: AtomicPtr<Vec<Texts>> = AtomicPtr::new(ptr::null_mut());
+    // Acquire: pairs with the Release that kept them.
+    // SAFETY: null, or texts that were whole when they were kept and are never freed.
+    if let Some(made) = unsafe { MADE.load(Ordering::Acquire).as_ref() } {
+        return made;
+    }
+    let text = |text: &str| CString::new(text).expect("the list of kinds has no NUL");
+    let texts = |kind: &ErrorKind| Texts {
+        code: text(kind.code()),
+        meaning: text(kind.meaning()),
+        advice: text(kind.advice()),
+    };
+    let fresh = Box::into_raw(Box::new(ErrorKind::ALL.iter().map(texts).collect::<Vec<_>>()));
+    match MADE.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: kept for ever.
+        Ok(_) => unsafe { &*fresh },
+        Err(kept) => {
+            // SAFETY: nobody has seen this box.
+            drop(unsafe { Box::from_raw(fresh) });
+            // SAFETY: not null, since the exchange failed, and kept for ever.
+            unsafe { &*kept }
+        }
+    }
 }
 
 fn kind_of(status: flowmesh_status) -> Option<ErrorKind> {

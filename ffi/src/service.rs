@@ -10,8 +10,8 @@ use crate::{
     options::flowmesh_serve_options,
     wait::Interrupt,
 };
+use flowmesh::lock::Mutex;
 use flowmesh::{ErrorKind, HandlerError, Message, Reply, Request, Result, Service};
-use parking_lot::Mutex;
 use std::{
     ffi::{CString, c_char, c_void},
     mem, ptr,

@@ -5,11 +5,11 @@
 //! those it served, and of the others one, to lead. Waking all of them cost each a second wake-up for every batch.
 
 use super::Lsn;
+use crate::sync::lock::{Condvar, Mutex};
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
 };
-use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How far the journal is flushed, and who sees to it.

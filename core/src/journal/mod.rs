@@ -24,6 +24,7 @@ pub use place::{Lsn, Place};
 pub use recovery::{Cut, Damage, Expected, Opened, QUARANTINE};
 pub use repair::set_aside;
 
+use crate::sync::lock::{Mutex, RwLock};
 use crate::{
     clock::{Clock, Moment, Timestamp},
     error::{Error, ErrorKind, Result},
@@ -31,7 +32,6 @@ use crate::{
 };
 use commit::Commit;
 use format::{SegmentHeader, padded, seal, segment_name};
-use parking_lot::{Mutex, RwLock};
 use std::{
     collections::BTreeMap,
     io,

@@ -17,12 +17,12 @@ use super::{
     format::{self, FrameHeader, FrameKind, SegmentHeader, filler, segment_name, segment_of},
     make_segment,
 };
+use crate::sync::lock::{Mutex, RwLock};
 use crate::{
     error::{Error, ErrorKind, Result},
     os,
     storage::{self, File, Open, Storage, read_full, uninterrupted, write_full},
 };
-use parking_lot::{Mutex, RwLock};
 use std::{
     io,
     sync::{Arc, OnceLock, atomic::Ordering},

@@ -15,6 +15,7 @@ pub use batch::{Batch, each_entry};
 pub use clean::Cleanable;
 pub use inspect::{CheckpointReport, Inspection, inspect, inspect_storage};
 
+use crate::sync::lock::Mutex;
 use crate::{
     clock::{Clock, Moment, SystemClock},
     error::{Error, ErrorKind, Result},
@@ -23,7 +24,6 @@ use crate::{
 };
 use batch::ENTRY_HEADER_BYTES;
 use checkpoint::{Out, Summary};
-use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     sync::{

@@ -5,13 +5,13 @@ use super::{
     backend::Backend,
     wait::{Mailbox, ReadySet, Wait},
 };
+use crate::sync::lock::Mutex;
 use crate::{
     error::{Error, ErrorKind, Result},
     rpc::Breaker,
     sync::{AtomicBool, Ordering},
     wire::Message,
 };
-use parking_lot::Mutex;
 use std::{os::fd::RawFd, sync::Arc};
 
 /// Where a call's result will lie.

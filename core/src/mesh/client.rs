@@ -13,6 +13,7 @@ use super::{
     subscription::Inlet,
     wait::{Deadline, Mailbox, Signal, Wait},
 };
+use crate::sync::lock::Mutex;
 use crate::{
     bus::{OnSlow, Pushed, SubscribeOptions},
     clock::{Clock, Moment, Timestamp},
@@ -34,7 +35,6 @@ use crate::{
     },
 };
 use hashbrown::HashMap;
-use parking_lot::Mutex;
 use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 pub(super) struct Client {
@@ -191,7 +191,7 @@ impl Client {
         &self,
         operation: &'static str,
         wait: &mut Wait<'_>,
-    ) -> Result<parking_lot::MutexGuard<'_, Outbox>> {
+    ) -> Result<crate::sync::lock::MutexGuard<'_, Outbox>> {
         if let Some(outbox) = self.outbox.try_lock() {
             return Ok(outbox);
         }

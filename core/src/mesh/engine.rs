@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 use super::wait::{Deadline, Signal, Wait, timed_out};
+use crate::sync::lock::{Mutex, MutexGuard};
 use crate::{
     clock::{Clock, Moment, SystemClock},
     error::{Error, ErrorKind, Result},
@@ -37,7 +38,6 @@ use crate::{
     sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence, spin_loop},
     wire::{CHUNK_BYTES, Chunk, Kind},
 };
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::BinaryHeap,
     os::fd::{AsFd, BorrowedFd},
@@ -639,7 +639,7 @@ impl Engine {
             if self.io_wanted.load(Ordering::SeqCst) > 0 {
                 // Whoever wants it may still be on the way to its lock, so it is left open until it was
                 // taken: the next sleep would hold it for a second.
-                MutexGuard::unlocked_fair(&mut io, std::thread::yield_now);
+                MutexGuard::unlocked(&mut io, std::thread::yield_now);
                 continue;
             }
             if found {

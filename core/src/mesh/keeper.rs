@@ -10,13 +10,13 @@ use super::{
     service::CancelFlag,
     wait::{Mailbox, Wait},
 };
+use crate::sync::lock::{Condvar, Mutex};
 use crate::{
     error::ErrorKind,
     os,
     queue::{Answered, QueueId, QueueReply, QueueRequest, Token},
 };
 use hashbrown::HashMap;
-use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak},
@@ -167,7 +167,7 @@ impl Jobs {
                 self.changed.wait(&mut inner);
                 continue;
             };
-            if self.changed.wait_until(&mut inner, looks).timed_out() {
+            if self.changed.wait_until(&mut inner, looks) {
                 break;
             }
         }

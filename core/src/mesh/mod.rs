@@ -26,6 +26,7 @@ pub use subscription::Subscription;
 pub use wait::{ReadySet, Wait};
 pub use worker::{JobError, Worker, WorkerOptions, WorkerStats};
 
+use crate::sync::lock::Mutex;
 use crate::{
     bus::{Delivery, SubscribeOptions},
     error::{Error, ErrorKind, Result},
@@ -40,7 +41,6 @@ use crate::{
 use backend::Backend;
 use call::CallFlags;
 use hashbrown::HashMap;
-use parking_lot::Mutex;
 use std::{
     fmt,
     net::SocketAddr,

@@ -7,6 +7,7 @@ use super::{
     options::HandlerError,
     wait::{Mailbox, ReadySet, Wait},
 };
+use crate::sync::lock::Mutex;
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
@@ -15,7 +16,6 @@ use crate::{
     sync::{AtomicBool, Ordering},
     wire::{Draft, Message},
 };
-use parking_lot::Mutex;
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc, time::Duration};
 
 /// The requests that wait for one instance in this process.

@@ -33,7 +33,7 @@ pub(super) struct Inlet {
     pub(super) over: AtomicBool,
     group: String,
     /// Kept so that the engine's timers, which hold it weakly, live as long as the inlet.
-    retry_timer: parking_lot::Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    retry_timer: crate::sync::lock::Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
 impl std::fmt::Debug for Inlet {
@@ -84,7 +84,7 @@ impl Inlet {
             credit_stale: AtomicBool::new(false),
             over: AtomicBool::new(false),
             group: options.group.as_ref().map_or_else(String::new, |group| group.as_str().to_owned()),
-            retry_timer: parking_lot::Mutex::new(None),
+            retry_timer: crate::sync::lock::Mutex::new(None),
         });
         let weak = Arc::downgrade(&inlet);
         *inlet.retry_timer.lock() = Some(Arc::new(move || {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::engine::Engine;
+use crate::sync::lock::{Mutex, MutexGuard};
 use crate::{
     error::{Error, ErrorKind, Result},
     os::{
@@ -11,7 +12,6 @@ use crate::{
     },
     sync::{AtomicBool, AtomicU32, Ordering, fence},
 };
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     cell::OnceCell,
     fmt,

@@ -7,12 +7,12 @@ use super::{
     queue::{Job, PendingReply, Queue, Settle},
     wait::Wait,
 };
+use crate::sync::lock::{Condvar, Mutex};
 use crate::{
     error::{Error, ErrorKind, Result},
     os,
     sync::{AtomicBool, AtomicU64, Ordering},
 };
-use parking_lot::{Condvar, Mutex};
 use std::{
     fmt,
     sync::Arc,
@@ -221,7 +221,7 @@ impl Worker {
         while state.threads > 0 {
             match deadline {
                 Some(deadline) => {
-                    if self.0.ended.wait_until(&mut state, deadline).timed_out() {
+                    if self.0.ended.wait_until(&mut state, deadline) {
                         break;
                     }
                 }

@@ -158,6 +158,17 @@ fn watch_forks() {
     });
 }
 
+/// Registers the handler while the library is loaded, before the program can have a thread that forks: a child
+/// made while another thread is inside [`WATCH`] would wait for it for ever. Where a linker drops this entry,
+/// the first [`Origin`] registers.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = at_load;
+
+extern "C" fn at_load() {
+    watch_forks();
+}
+
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     for slot in chunks().flat_map(|chunk| &chunk.slots) {

@@ -48,6 +48,7 @@ pub use request::{AckRequest, Answered, NewJobRequest, QueueReply, QueueRequest,
 pub use state::{Cancelled, Cursor, Delivery, Effects, Event, EventKind, Listed, Nack, NewJob, QueueState};
 pub use time::Times;
 
+use crate::sync::lock::{Mutex, MutexGuard};
 use crate::{
     clock::Moment,
     error::{Error, ErrorKind, Result},
@@ -57,7 +58,6 @@ use crate::{
 use content::Recent;
 use hashbrown::HashMap;
 use job::IdSource;
-use parking_lot::{Mutex, MutexGuard};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, VecDeque},

@@ -364,7 +364,7 @@ pub struct Keep {
 pub const RESULT_TTL_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// What one job wants. The default is a plain job for now.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EnqueueOptions {
     /// Its id. A job there is already with this id is not enqueued again. Default: a new one, ordered by time.
@@ -400,7 +400,31 @@ pub struct EnqueueOptions {
     pub result_ttl: Option<Duration>,
 }
 
+impl Default for EnqueueOptions {
+    fn default() -> Self {
+        Self::PLAIN
+    }
+}
+
 impl EnqueueOptions {
+    /// A plain job for now.
+    pub(super) const PLAIN: Self = Self {
+        id: None,
+        priority: 0,
+        delay: Duration::ZERO,
+        run_at: None,
+        ttl: None,
+        unique: None,
+        group: None,
+        headers: Vec::new(),
+        content_type: None,
+        max_attempts: None,
+        backoff: None,
+        lease: None,
+        deadline: None,
+        result_ttl: None,
+    };
+
     /// Checks every field; the payload meets the queue's own limit.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error as _, SeqAccess, Visitor},
 };
-use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, sync::LazyLock, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
 /// Something that is asked of the queues of a mesh. Its answer is the [`QueueReply`] that each one names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -353,7 +353,8 @@ impl<'a> NewJobRequest<'a> {
 
     /// [`options`](Self::options) where they need not be put together: of plain jobs, and before they were sent.
     pub fn whole_options(&self) -> Option<&EnqueueOptions> {
-        static PLAIN: LazyLock<EnqueueOptions> = LazyLock::new(EnqueueOptions::default);
+        // Made by the compiler: a lazy value could be caught half-way by a fork.
+        static PLAIN: EnqueueOptions = EnqueueOptions::PLAIN;
         let kept = self.options.as_deref().unwrap_or(&PLAIN);
         (kept.id == self.id && kept.run_at == self.run_at).then_some(kept)
     }

@@ -4,8 +4,8 @@
 //! it. Knows nothing of time: its owner says when nothing came for a while.
 #![forbid(unsafe_code)]
 
+use crate::sync::lock::Mutex;
 use crate::sync::{AtomicBool, Ordering};
-use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// Blocks that went out with messages, each used again once its last message is dropped.

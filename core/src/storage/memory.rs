@@ -1,7 +1,7 @@
 //! Files in memory, for a mesh without a directory: the same calls, and nothing outlives the process.
 
 use super::{File, Open, Storage};
-use parking_lot::{Mutex, RwLock};
+use crate::sync::lock::{Mutex, RwLock};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,

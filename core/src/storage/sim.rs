@@ -7,7 +7,7 @@
 //! be flushed may be lost although it is still read from the cache, and the next sync says that all is well.
 
 use super::{File, Open, Storage, memory};
-use parking_lot::Mutex;
+use crate::sync::lock::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,

@@ -9,8 +9,8 @@ use crate::{
     guard::{Call, guard, guard_number},
     wait::Interrupt,
 };
+use flowmesh::lock::Mutex;
 use flowmesh::{ErrorKind, Job, PendingReply, Result, Settle, queue::Answered};
-use parking_lot::Mutex;
 use std::{
     ffi::{c_char, c_void},
     ptr,

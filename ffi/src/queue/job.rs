@@ -8,8 +8,8 @@ use crate::{
     text::Texts,
     wait::Interrupt,
 };
+use flowmesh::lock::Mutex;
 use flowmesh::{Durability, ErrorKind, Job, ReadySet, Result, Settle, Wait, queue::Content};
-use parking_lot::Mutex;
 use std::{
     collections::HashSet,
     ffi::{c_char, c_void},

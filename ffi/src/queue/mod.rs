@@ -23,12 +23,12 @@ use crate::{
     mesh::{MeshHandle, flowmesh_mesh},
     wait::Interrupt,
 };
+use flowmesh::lock::Mutex;
 use flowmesh::{
     ErrorKind, Job, PendingReply, Queue, Result, Wait,
     queue::{JobId, JobState, QueueConfig},
 };
 use options::{LentConfig, flowmesh_queue_config};
-use parking_lot::Mutex;
 use std::{
     ffi::{CString, c_char},
     ptr,

@@ -22,6 +22,7 @@ use super::{
     subscription::Inlet,
     wait::{Mailbox, Signal, Wait},
 };
+use crate::sync::lock::Mutex;
 use crate::{
     bus::{Bus, Delayed, Inbox, OnSlow, Pushed, Slot, SubscribeOptions, SubscriptionKey},
     clock::{Clock, Moment, Timestamp},
@@ -45,7 +46,6 @@ use crate::{
     },
 };
 use hashbrown::HashMap;
-use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
     net::{SocketAddr, TcpListener},

@@ -12,6 +12,7 @@ mod threads;
 mod waiting;
 
 use super::*;
+use crate::sync::lock::Condvar;
 use crate::{
     ledger::{DIRECTORY, Entry, Fold, Ledger, LedgerConfig, Lsn, Owner, Place},
     mesh::queue::{JOBS_INSIDE, unexpected},
@@ -21,7 +22,6 @@ use crate::{
     },
     storage::FileStorage,
 };
-use parking_lot::Condvar;
 use std::{collections::BTreeSet, path::PathBuf, sync::OnceLock, thread::JoinHandle};
 use threads::{run_queues, run_store};
 pub(super) use waiting::Asked;
