@@ -250,23 +250,40 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Sends small TCP segments at once.
+/// How long a TCP peer may be silent before it is probed, how far the probes are apart, and how many it may leave
+/// unanswered: one that vanished without a word is known to be gone after 30 s.
+pub const KEEPALIVE_IDLE_S: libc::c_int = 15;
+const KEEPALIVE_INTERVAL_S: libc::c_int = 5;
+const KEEPALIVE_PROBES: libc::c_int = 3;
+const VANISHED_MS: libc::c_int = (KEEPALIVE_IDLE_S + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_S) * 1000;
+
+/// Sends small TCP segments at once, and notices a peer whose machine or network is gone: `SO_KEEPALIVE` while
+/// nothing is sent, `TCP_USER_TIMEOUT` while something is (tcp(7)).
 ///
 /// # Errors
 /// [`ErrorKind::Io`] for a socket that is not TCP.
-pub fn set_nodelay(socket: BorrowedFd<'_>) -> Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: passes the address and size of one int.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    check("os.socket.set_nodelay", done).map(drop)
+pub fn tune_tcp(socket: BorrowedFd<'_>) -> Result<()> {
+    for (level, option, value) in [
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, VANISHED_MS),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+    ] {
+        // SAFETY: passes the address and size of one int.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                option,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        check("os.socket.tune_tcp", done)?;
+    }
+    Ok(())
 }
 
 /// Ends a connection in both directions; the peer sees the end even while descriptors of it are open.
@@ -384,6 +401,28 @@ mod tests {
 
     fn open_count() -> usize {
         (0..1024).filter(|fd| is_open(*fd)).count()
+    }
+
+    #[test]
+    fn a_tcp_peer_that_vanished_is_noticed() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        tune_tcp(stream.as_fd()).unwrap();
+        let option = |level, name| {
+            let (mut value, mut size) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+            // SAFETY: both outlive the call.
+            let done = unsafe {
+                libc::getsockopt(stream.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut size)
+            };
+            assert_eq!(done, 0);
+            value
+        };
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), KEEPALIVE_IDLE_S);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 30_000);
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        tune_tcp(one.as_fd()).expect_err("no TCP");
     }
 
     #[test]

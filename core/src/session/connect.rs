@@ -101,7 +101,7 @@ pub fn connect_tcp(address: &str, secret: &[u8], config: &ConnectConfig) -> Resu
         .ok_or_else(|| described(Error::new(ErrorKind::NotFound, OPERATION)))?;
     let stream = TcpStream::connect_timeout(&resolved, config.timeout)
         .map_err(|error| described(Error::from_io(OPERATION, error)))?;
-    stream.set_nodelay(true).map_err(|error| Error::from_io(OPERATION, error))?;
+    os::socket::tune_tcp(stream.as_fd())?;
     Dialogue::new(stream.into(), config.timeout).meet(config, Some(secret)).map_err(described)
 }
 

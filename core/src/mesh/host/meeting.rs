@@ -23,7 +23,7 @@ impl Host {
                 Ok(None) => return,
                 Ok(Some(socket)) => {
                     if listener.tcp {
-                        let _ = os::socket::set_nodelay(socket.as_fd());
+                        let _ = os::socket::tune_tcp(socket.as_fd());
                     }
                     let pending = PendingSession::new(socket, listener.secret.clone(), self.engine.now());
                     meeting.next = meeting.next.wrapping_add(1);
