@@ -6,6 +6,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::{fmt, time::Duration};
 
 /// What names a job in its queue: 128 bits. Those that the mesh chooses are UUIDs of version 7, so they sort by
@@ -77,29 +78,60 @@ impl fmt::Debug for JobId {
     }
 }
 
-/// Makes ids: ever larger, unguessable in between.
+/// Makes ids: ever larger, and nobody who sees some can tell the next.
 #[derive(Debug)]
 pub(super) struct IdSource {
     last: u128,
-    random: u64,
+    random: Randoms,
 }
 
 impl IdSource {
     pub(super) fn new(seed: u64) -> Self {
-        Self { last: 0, random: seed }
+        Self { last: 0, random: Randoms::new(seed) }
     }
 
     /// The next id, at `wall`. A clock that goes back does not make ids go back.
     pub(super) fn next(&mut self, wall: Timestamp) -> JobId {
         // 48 bits of milliseconds, then 74 free bits: see `spread` for where version and variant go.
         let ms = u128::from(wall.0 / 1_000_000) & ((1 << 48) - 1);
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let random = fold(self.random, 0x8ebc_6af0_9c88_c6e3);
+        let random = self.random.next();
         let fresh = ms << 74 | u128::from(random) << 9;
         // Within one millisecond ids go up by a random step, so that one does not give away the next.
         let stepped = self.last + 1 + u128::from(random >> 32);
         self.last = if self.last >> 74 >= ms { stepped } else { fresh };
         JobId(spread(self.last))
+    }
+}
+
+/// Random numbers from a seed that they do not give away: SHA-256 over the seed and a counter, four numbers a block.
+#[derive(Debug)]
+struct Randoms {
+    seed: u64,
+    counter: u64,
+    block: [u64; 4],
+    left: usize,
+}
+
+impl Randoms {
+    fn new(seed: u64) -> Self {
+        Self { seed, counter: 0, block: [0; 4], left: 0 }
+    }
+
+    fn next(&mut self) -> u64 {
+        if self.left == 0 {
+            let hash = Sha256::new()
+                .chain_update(b"flowmesh job ids")
+                .chain_update(self.seed.to_le_bytes())
+                .chain_update(self.counter.to_le_bytes())
+                .finalize();
+            for (number, bytes) in self.block.iter_mut().zip(hash.chunks_exact(8)) {
+                *number = u64::from_le_bytes(bytes.try_into().expect("a chunk has eight bytes"));
+            }
+            self.counter += 1;
+            self.left = self.block.len();
+        }
+        self.left -= 1;
+        self.block[self.left]
     }
 }
 
@@ -351,6 +383,17 @@ mod tests {
         }
         let mut source = IdSource::new(1);
         assert_eq!(source.next(ms(start)).0 >> 80, u128::from(start));
+    }
+
+    #[test]
+    fn an_id_does_not_give_away_the_seed_by_way_of_a_multiplication() {
+        // Numbers of consecutive counters share no differences, as those of a multiplied counter do.
+        let mut randoms = Randoms::new(7);
+        let numbers: HashSet<u64> = (0..1000).map(|_| randoms.next()).collect();
+        assert_eq!(numbers.len(), 1000);
+        let (mut one, mut other) = (Randoms::new(7), Randoms::new(8));
+        let apart: u32 = (0..1000).map(|_| (one.next() ^ other.next()).count_ones()).sum();
+        assert!((30_000..34_000).contains(&apart), "{apart} of 64,000 bits differ");
     }
 
     #[test]

@@ -262,9 +262,11 @@ impl Queues {
         let mut outcome = Outcome::of(());
         for id in queues.ids() {
             loop {
-                let part =
-                    queues.change(times, id, |state, now, changes| Ok(state.restart(now, SLICE, changes)))?;
-                if outcome.absorb(part) < SLICE {
+                let part = queues.change_divided(times, id, |state, now, changes| {
+                    Ok(state.restart(now, SLICE, changes))
+                })?;
+                // Until there is none: what did not fit into one write may be left after a full slice.
+                if outcome.absorb(part) == 0 {
                     break;
                 }
             }
@@ -384,7 +386,7 @@ impl Queues {
         options.validate()?;
         let mut inner = self.inner.lock();
         let now = inner.start(times, queue, "queue.enqueue")?;
-        let new = [inner.new_job(times, payload, options)];
+        let new = [inner.new_job(times, queue, payload, options)];
         let mut enqueued = std::mem::take(&mut inner.enqueued);
         enqueued.clear();
         let outcome = self.enqueue_jobs(&mut inner, now, queue, &new, &mut enqueued);
@@ -414,7 +416,7 @@ impl Queues {
         let mut inner = self.inner.lock();
         let now = inner.start(times, queue, "queue.enqueue")?;
         let new: Vec<NewJob<'_>> =
-            jobs.iter().map(|(payload, options)| inner.new_job(times, payload, options)).collect();
+            jobs.iter().map(|(payload, options)| inner.new_job(times, queue, payload, options)).collect();
         let mut enqueued = Vec::with_capacity(jobs.len());
         let outcome = self.enqueue_jobs(&mut inner, now, queue, &new, &mut enqueued)?;
         Ok(outcome.map(|()| enqueued))
@@ -745,7 +747,9 @@ impl Queues {
     /// # Errors
     /// Those of [`Ledger::write`].
     pub fn redrive_dead(&self, times: Times, queue: QueueId, most: usize) -> Result<Outcome<usize>> {
-        self.change(times, queue, |state, now, changes| Ok(state.redrive_dead(now, most.min(SLICE), changes)))
+        self.change_divided(times, queue, |state, now, changes| {
+            Ok(state.redrive_dead(now, most.min(SLICE), changes))
+        })
     }
 
     /// Makes `count` dead jobs ready again, evenly at `rate`; [`Queues::tick`] does it. A count of 0 ends it.
@@ -763,7 +767,7 @@ impl Queues {
     /// - [`ErrorKind::InvalidArgument`]: leased jobs are cancelled, not purged.
     /// - Those of [`Ledger::write`].
     pub fn purge(&self, times: Times, queue: QueueId, state: JobState) -> Result<Outcome<usize>> {
-        self.change(times, queue, |found, now, changes| found.purge(now, state, SLICE, changes))
+        self.change_divided(times, queue, |found, now, changes| found.purge(now, state, SLICE, changes))
     }
 
     /// Removes one job.
@@ -884,11 +888,30 @@ impl Queues {
     /// - [`ErrorKind::NotFound`]: there is no such queue or job, or it has just gone.
     /// - Those of [`Ledger::read`].
     pub fn content(&self, queue: QueueId, job: JobId) -> Result<Content> {
-        let inner = self.inner.lock();
-        inner.check(queue, "queue.content")?;
-        let (place, _) = inner.queue(queue).state.places_of(job)?;
-        drop(inner);
-        self.read(place)
+        let place = || {
+            let inner = self.inner.lock();
+            inner.check(queue, "queue.content")?;
+            Ok(Some(inner.queue(queue).state.places_of(job)?.0))
+        };
+        let content = self.read_where_it_is(place)?;
+        content.ok_or_else(|| Error::new(ErrorKind::Internal, "queue.content").with("job", job))
+    }
+
+    /// What lies where `place` says. Cleaning may move it between the question and the read: then it is asked again.
+    fn read_where_it_is(&self, place: impl Fn() -> Result<Option<Place>>) -> Result<Option<Content>> {
+        let mut asked = place()?;
+        while let Some(there) = asked {
+            match self.read(there) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    asked = place()?;
+                    if asked == Some(there) {
+                        return Err(error);
+                    }
+                }
+                read => return read.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// What a job was acked with, if it was acked with something and that is still kept.
@@ -896,11 +919,11 @@ impl Queues {
     /// # Errors
     /// As for [`Queues::content`].
     pub fn result(&self, queue: QueueId, job: JobId) -> Result<Option<Content>> {
-        let inner = self.inner.lock();
-        inner.check(queue, "queue.result")?;
-        let (_, place) = inner.queue(queue).state.places_of(job)?;
-        drop(inner);
-        place.map(|place| self.read(place)).transpose()
+        self.read_where_it_is(|| {
+            let inner = self.inner.lock();
+            inner.check(queue, "queue.result")?;
+            Ok(inner.queue(queue).state.places_of(job)?.1)
+        })
     }
 
     /// Numbers of a queue.
@@ -919,46 +942,60 @@ impl Queues {
     /// Those of [`Ledger::write`], if nothing was done before; those that are left end in their time.
     pub fn worker_gone(&self, times: Times, worker: WorkerId) -> Result<Outcome<()>> {
         let mut outcome = Outcome::of(());
+        let mut failed = None;
         for queue in self.ids() {
             loop {
-                let part = self.change(times, queue, |state, now, changes| {
+                let part = self.change_divided(times, queue, |state, now, changes| {
                     Ok(state.worker_gone(now, worker, SLICE, changes))
                 });
                 match part {
                     Ok(part) => {
-                        if outcome.absorb(part) < SLICE {
+                        if outcome.absorb(part) == 0 {
                             break;
                         }
                     }
-                    // What was done is not to be forgotten: who was taken off a list is woken by nobody else.
-                    Err(_) if outcome.lsn != Lsn::NONE => return Ok(outcome),
-                    Err(error) => return Err(error),
+                    // What one queue cannot do is no reason for the others.
+                    Err(error) => {
+                        failed = failed.or(Some(error));
+                        break;
+                    }
                 }
             }
         }
-        Ok(outcome)
+        match failed {
+            // What was done is not to be forgotten: who was taken off a list is woken by nobody else.
+            Some(error) if outcome.lsn == Lsn::NONE => Err(error),
+            _ => Ok(outcome),
+        }
     }
 
     /// Does what time makes necessary. When to call again at the latest, on the boot-time clock: at once if there
     /// was more to do than is done in one call.
     ///
     /// # Errors
-    /// Those of [`Ledger::write`]; queues that were not yet looked at are looked at when it is called again. If there is
-    /// something to be done after what came before, that is given, and the error the next time.
+    /// Those of [`Ledger::write`], of the first queue that failed; the others are done all the same. If there is something
+    /// to be done after what was written, that is given, and the error the next time.
     pub fn tick(&self, times: Times) -> Result<Outcome<Option<Moment>>> {
         let mut outcome = Outcome::of(None);
         let mut next: Option<Moment> = None;
+        let mut failed = None;
         // What others do meanwhile is noted from here on.
         self.inner.lock().due = Moment::NEVER;
         for queue in self.ids() {
             match self.tick_one(times, queue, &mut outcome) {
                 Ok(due) => next = [next, due].into_iter().flatten().min(),
-                // Who was taken off a list is woken by nobody else.
-                Err(_) if outcome.is_to_be_followed() => next = Some(times.boot),
-                Err(error) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
         let mut inner = self.inner.lock();
+        if let Some(error) = failed {
+            // Who was taken off a list is woken by nobody else.
+            if !outcome.is_to_be_followed() {
+                inner.due = inner.due.min(next.unwrap_or(Moment::NEVER));
+                return Err(error);
+            }
+            next = Some(times.boot);
+        }
         inner.due = inner.due.min(next.unwrap_or(Moment::NEVER));
         outcome.value = (inner.due != Moment::NEVER).then_some(inner.due);
         outcome.due = None;
@@ -971,7 +1008,7 @@ impl Queues {
         let now = inner.start(times, queue, "queue.tick")?;
         let mut changes = Changes::new();
         inner.queue(queue).state.tick(now, SLICE, &mut changes);
-        let part = self.commit_changes(&mut inner, now, queue, &changes)?;
+        let part = self.commit_divided(&mut inner, now, queue, &changes)?;
         outcome.absorb(part);
         let fired = self.fire(&mut inner, now, queue)?;
         outcome.absorb(fired);
@@ -1013,6 +1050,105 @@ impl Queues {
         Ok(self.commit_changes(&mut inner, now, queue, &changes)?.map(|()| value))
     }
 
+    /// As [`Queues::change`], for changes that need not be made together: in several writes where one cannot hold them.
+    fn change_divided<T>(
+        &self,
+        times: Times,
+        queue: QueueId,
+        plan: impl FnOnce(&QueueState, Now, &mut Changes<'_>) -> Result<T>,
+    ) -> Result<Outcome<T>> {
+        let mut inner = self.inner.lock();
+        let now = inner.start(times, queue, "queue.change")?;
+        let mut changes = Changes::new();
+        let value = plan(&inner.queue(queue).state, now, &mut changes)?;
+        Ok(self.commit_divided(&mut inner, now, queue, &changes)?.map(|()| value))
+    }
+
+    fn commit_divided(
+        &self,
+        inner: &mut Inner,
+        now: Now,
+        queue: QueueId,
+        changes: &Changes<'_>,
+    ) -> Result<Outcome<()>> {
+        let durability = inner.queue(queue).state.config().durability;
+        let all: Vec<&Change<'_>> = changes.iter().collect();
+        let outcome = self.commit_parts(inner, now, queue, &all)?;
+        Ok(Outcome { durability, ..outcome })
+    }
+
+    /// Writes changes that stand alone in as many writes as they need. An error is given when nothing was written;
+    /// else what was not is found again by whoever planned it.
+    fn commit_parts(
+        &self,
+        inner: &mut Inner,
+        now: Now,
+        queue: QueueId,
+        changes: &[&Change<'_>],
+    ) -> Result<Outcome<()>> {
+        let mut outcome = Outcome::of(());
+        let mut rest = changes;
+        // How many go into one write: the ledger says when they are too many.
+        let mut most = changes.len();
+        while !rest.is_empty() {
+            let (part, others) =
+                rest.split_at(self.letters_that_fit(inner, queue, &rest[..most.min(rest.len())]));
+            let moves = inner.queue(queue).state.config().dead_letter_to.is_some();
+            let written = if moves && part.iter().any(|change| QueueState::becomes_dead(change).is_some()) {
+                self.commit_moving(inner, now, queue, part)
+            } else {
+                self.commit_here(inner, now, queue, part)
+            };
+            let written = match written {
+                Err(error) if error.kind() == ErrorKind::TooLarge && part.len() > 1 => {
+                    most = part.len() / 2;
+                    continue;
+                }
+                // A letter that no segment can hold stays dead where it is.
+                Err(error) if error.kind() == ErrorKind::TooLarge && moves => {
+                    self.commit_here(inner, now, queue, part)
+                }
+                written => written,
+            };
+            match written {
+                Ok(part) => outcome.absorb(part),
+                Err(error) if outcome.lsn == Lsn::NONE => return Err(error),
+                Err(_) => break,
+            }
+            rest = others;
+            most = most.saturating_mul(2);
+        }
+        Ok(outcome)
+    }
+
+    /// How many of `changes`, at least one, are moved in one write: what they carry is read first, and is to stay small.
+    fn letters_that_fit(&self, inner: &Inner, queue: QueueId, changes: &[&Change<'_>]) -> usize {
+        let state = &inner.queue(queue).state;
+        if state.config().dead_letter_to.is_none() {
+            return changes.len();
+        }
+        let mut bytes = 0u64;
+        for (index, change) in changes.iter().enumerate() {
+            let letter = QueueState::becomes_dead(change).and_then(|job| state.letter(job, change));
+            bytes += letter.map_or(0, |letter| u64::from(letter.0.bytes_max()));
+            if bytes > LETTERS_BYTES && index > 0 {
+                return index;
+            }
+        }
+        changes.len()
+    }
+
+    fn commit_here(
+        &self,
+        inner: &mut Inner,
+        now: Now,
+        queue: QueueId,
+        changes: &[&Change<'_>],
+    ) -> Result<Outcome<()>> {
+        let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, *change)).collect();
+        self.commit(inner, now, &all)
+    }
+
     fn commit_changes(
         &self,
         inner: &mut Inner,
@@ -1029,7 +1165,7 @@ impl Queues {
                 self.commit(inner, now, &[(queue, one)])
             }
             _ if moves && changes.iter().any(|change| QueueState::becomes_dead(change).is_some()) => {
-                self.commit_moving(inner, now, queue, changes)
+                return self.commit_divided(inner, now, queue, changes);
             }
             _ => {
                 let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, change)).collect();
@@ -1101,18 +1237,17 @@ impl Queues {
         inner: &mut Inner,
         now: Now,
         queue: QueueId,
-        changes: &Changes<'_>,
+        changes: &[&Change<'_>],
     ) -> Result<Outcome<()>> {
         let from = inner.queue(queue);
         let target = from.state.config().dead_letter_to.as_ref();
         let target = target.and_then(|name| inner.names.get(name.as_str()).copied());
         let Some(target) = target else {
-            let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, change)).collect();
-            return self.commit(inner, now, &all);
+            return self.commit_here(inner, now, queue, changes);
         };
         // What is to be written is gathered first: it must outlive the changes that refer to it.
         let mut letters: Vec<Option<Letter>> = Vec::new();
-        for change in changes.iter() {
+        for change in changes {
             let letter = QueueState::becomes_dead(change).and_then(|job| {
                 let letter = from.state.letter(job, change)?;
                 let content = self.read(letter.0).ok()?;
@@ -1276,8 +1411,22 @@ impl Inner {
         Ok(now)
     }
 
-    fn new_job<'a>(&mut self, times: Times, payload: &'a [u8], options: &'a EnqueueOptions) -> NewJob<'a> {
-        let id = options.id.unwrap_or_else(|| self.ids.next(times.wall));
+    fn new_job<'a>(
+        &mut self,
+        times: Times,
+        queue: QueueId,
+        payload: &'a [u8],
+        options: &'a EnqueueOptions,
+    ) -> NewJob<'a> {
+        let id = options.id.unwrap_or_else(|| {
+            // A caller may have chosen the same.
+            loop {
+                let id = self.ids.next(times.wall);
+                if !self.queue(queue).state.has(id) {
+                    break id;
+                }
+            }
+        });
         NewJob { id, options, body: Body { head: entry::encode_head(options).into(), payload } }
     }
 
@@ -1322,6 +1471,9 @@ fn check_config(name: &Name, config: &QueueConfig, operation: &'static str) -> R
 pub const DEAD_FROM: &str = "flowmesh-dead-from";
 /// Changes planned in one go.
 const SLICE: usize = 1000;
+
+/// How much of dead jobs is read and written again in one go, unless one alone has more.
+const LETTERS_BYTES: u64 = 4 << 20;
 /// Slots that one part of a checkpoint looks at; the lock is held meanwhile.
 const IMAGE_SLOTS: u32 = 8192;
 /// Bytes of images in one part of a checkpoint, about.

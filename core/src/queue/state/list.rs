@@ -105,6 +105,11 @@ impl QueueState {
         orders.flat_map(super::Order::iter).filter(move |slot| self.state_of(*slot) == state)
     }
 
+    /// Whether a job of this id is there, whatever its state.
+    pub(in super::super) fn has(&self, id: JobId) -> bool {
+        self.ids.find(id, |slot| self.cells.get(slot).id()).is_some()
+    }
+
     /// One job.
     ///
     /// # Errors
