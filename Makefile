@@ -142,7 +142,7 @@ test-lint: | $(STAMPS)/system-base
 	cargo clippy --quiet --workspace --all-targets -- --deny warnings
 
 test-rust: | $(STAMPS)/system-base
-	cargo test --quiet --workspace
+	cargo test --quiet --workspace --no-fail-fast
 
 # The shared-memory protocol, every interleaving; and with one ordering weakened at a time, which must be noticed.
 test-loom: | $(STAMPS)/system-base
