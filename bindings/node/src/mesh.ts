@@ -517,10 +517,15 @@ export class Mesh {
     const timeoutMs = given.timeoutMs === undefined ? 30_000 : check.number(operation, 'timeoutMs', given.timeoutMs, 0, check.TIME_MS_MAX)
     const signal = check.optional(given.signal, value => check.signal(operation, value))
     if (signal?.aborted === true) throw signal.reason
-    if (isTurnOver()) await nextTurn()
     const mesh = this.#handle(operation)
     if (encoded.payload.length <= SMALL_BYTES) {
-      return this.#calls.answer(native.call(mesh, name, encoded.payload, headers, timeoutMs), name, timeoutMs, signal)
+      // Nothing is awaited before the bytes are copied: the caller may reuse them, and calls keep their order.
+      const answer = this.#calls.answer(native.call(mesh, name, encoded.payload, headers, timeoutMs), name, timeoutMs, signal)
+      if (!isTurnOver()) return answer
+      // It may fail during the turn; whoever awaits this call sees that.
+      answer.catch(() => {})
+      await nextTurn()
+      return answer
     }
     const id = native.startCall(mesh, name, encoded.payload, headers, timeoutMs)
     const started = job(id)

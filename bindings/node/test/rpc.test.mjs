@@ -171,3 +171,15 @@ test('an answer over the limit fails its call', async t => {
     return true
   })
 })
+
+test('a buffer reused after call() returned does not change what was sent', async t => {
+  const mesh = await host(t)
+  const buffer = Buffer.alloc(4)
+  mesh.serve('echo', request => request.payload, { concurrency: 100 })
+  const answers = Array.from({ length: 300 }, (_, n) => {
+    buffer.writeUInt32LE(n)
+    return mesh.call('echo', buffer)
+  })
+  const numbers = (await Promise.all(answers)).map(answer => answer.payload.readUInt32LE())
+  assert.deepEqual(numbers, Array.from({ length: 300 }, (_, n) => n))
+})
