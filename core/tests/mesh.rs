@@ -197,3 +197,14 @@ fn many_threads_call_at_once() {
         });
     });
 }
+
+#[test]
+fn a_timeout_longer_than_clocks_count_is_for_ever() {
+    let dir = Dir::new();
+    let _host = Mesh::open(&dir.0).unwrap();
+    let client = Mesh::builder().connect_timeout(Duration::MAX).connect(&dir.0).unwrap();
+    let events = client.subscribe("a").unwrap();
+    client.publish("a", b"1").unwrap();
+    assert_eq!(events.receive(Some(Duration::MAX)).unwrap().message.payload(), b"1");
+    assert_eq!(client.call("nobody", b"", Duration::MAX).unwrap_err().kind(), ErrorKind::NoService);
+}

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,10 @@ import pytest
 import flowmesh
 
 WATCHDOG = 10.0
+
+# A background job of a shell ignores SIGINT, and so would the programs that tests interrupt: what is ignored is inherited,
+# a handler is not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

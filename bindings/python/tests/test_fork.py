@@ -1,7 +1,7 @@
 """A forked child opens meshes of its own, whatever the threads of its parent were doing."""
 
 import multiprocessing
-import pathlib
+from pathlib import Path
 
 import flowmesh
 
@@ -12,15 +12,15 @@ def open_two(directory: str) -> None:
         mesh.declare_queue("q").enqueue("x")
 
 
-def test_a_child_forked_while_threads_sleep_opens_meshes_of_its_own(tmp_path: pathlib.Path) -> None:
+def test_a_child_forked_while_threads_sleep_opens_meshes_of_its_own(directory: Path) -> None:
     """Where sleeping threads stood in one table of the process, the child crashed with SIGSEGV as that table grew."""
     fork = multiprocessing.get_context("fork")
-    with flowmesh.open(str(tmp_path / "parent")) as mesh:
+    with flowmesh.open(directory / "parent") as mesh:
         queue = mesh.declare_queue("jobs")
         queue.enqueue("x")
         codes = []
         for number in range(20):
-            child = fork.Process(target=open_two, args=(str(tmp_path / str(number)),))
+            child = fork.Process(target=open_two, args=(str(directory / str(number)),))
             child.start()
             queue.enqueue("x")
             child.join(60)

@@ -1,5 +1,6 @@
 """Processes: Ctrl-C, fork, hosts and clients that come and go, interpreters that end."""
 
+import math
 import multiprocessing
 import os
 import select
@@ -338,3 +339,14 @@ def test_nothing_is_left_behind(host: flowmesh.Mesh, directory: Path) -> None:
         once()
     eventually(lambda: descriptors() <= before + 1, "the closing of all descriptors")
     eventually(lambda: len(os.listdir("/proc/self/task")) <= 3, "the end of all threads")
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e300, 2**70, 1e10])
+def test_a_timeout_that_no_clock_counts_to_is_for_ever(timeout: float, directory: Path) -> None:
+    """It ended in a PanicException, which is no Exception and ends the program."""
+    with flowmesh.open(directory), flowmesh.connect(directory, timeout=timeout) as mesh:
+        events = mesh.subscribe("a")
+        mesh.publish("a", b"1")
+        assert events.receive(timeout=timeout).payload == b"1"
+        with pytest.raises(flowmesh.NoServiceError):
+            mesh.call("nobody", b"", timeout=timeout)

@@ -75,14 +75,17 @@ pub fn connect_unix(directory: &Path, config: &ConnectConfig) -> Result<Connecte
             error
         })
     })?;
-    let stream = os::socket::connect_unix(directory, SOCKET_FILE, Some(config.timeout)).map_err(|error| {
-        described(match error.kind() {
-            // The socket file of a host that is gone stays behind and refuses.
-            ErrorKind::NotFound | ErrorKind::Disconnected => Error::new(ErrorKind::NotFound, "mesh.connect")
-                .with("reason", "no host has this directory open"),
-            _ => error,
-        })
-    })?;
+    let stream = os::socket::connect_unix(directory, SOCKET_FILE, Some(config.timeout.min(TIMEOUT_MAX)))
+        .map_err(|error| {
+            described(match error.kind() {
+                // The socket file of a host that is gone stays behind and refuses.
+                ErrorKind::NotFound | ErrorKind::Disconnected => {
+                    Error::new(ErrorKind::NotFound, "mesh.connect")
+                        .with("reason", "no host has this directory open")
+                }
+                _ => error,
+            })
+        })?;
     Dialogue::new(stream.into(), config.timeout).meet(config, None).map_err(described)
 }
 
@@ -99,7 +102,7 @@ pub fn connect_tcp(address: &str, secret: &[u8], config: &ConnectConfig) -> Resu
         .map_err(|error| described(Error::new(ErrorKind::InvalidArgument, OPERATION).because(error)))?
         .next()
         .ok_or_else(|| described(Error::new(ErrorKind::NotFound, OPERATION)))?;
-    let stream = TcpStream::connect_timeout(&resolved, config.timeout)
+    let stream = TcpStream::connect_timeout(&resolved, config.timeout.min(TIMEOUT_MAX))
         .map_err(|error| described(Error::from_io(OPERATION, error)))?;
     os::socket::tune_tcp(stream.as_fd())?;
     Dialogue::new(stream.into(), config.timeout).meet(config, Some(secret)).map_err(described)
@@ -113,12 +116,16 @@ struct Dialogue {
     deadline: Instant,
 }
 
+/// A hundred years, which stand for any longer time: clocks cannot count all that a [`Duration`] can say.
+const TIMEOUT_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Descriptors that come with a welcome: host region, client region, attention page, two bells.
 const FDS: usize = 5;
 
 impl Dialogue {
     fn new(socket: OwnedFd, timeout: Duration) -> Self {
         let socket = Arc::new(os::fork::guard(socket));
+        let timeout = timeout.min(TIMEOUT_MAX);
         Self { socket, input: Vec::new(), fds: Vec::new(), timeout, deadline: Instant::now() + timeout }
     }
 
