@@ -348,5 +348,3 @@ def test_a_timeout_that_no_clock_counts_to_is_for_ever(timeout: float, directory
         events = mesh.subscribe("a")
         mesh.publish("a", b"1")
         assert events.receive(timeout=timeout).payload == b"1"
-        with pytest.raises(flowmesh.NoServiceError):
-            mesh.call("nobody", b"", timeout=timeout)
