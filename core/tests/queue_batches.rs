@@ -141,6 +141,25 @@ fn jobs_of_a_worker_that_died_go_to_the_dead_letter_queue_however_many_bytes_the
 }
 
 #[test]
+fn leases_end_at_opening_although_no_segment_holds_all_that_is_written_of_them() {
+    const JOBS: usize = 1000;
+    let mut rig = Rig::new();
+    let queue = rig.declare("q", &QueueConfig::default());
+    for _ in 0..JOBS {
+        rig.enqueue(queue, b"x");
+    }
+    while !rig.reserve(queue, 100).is_empty() {}
+    assert_eq!(rig.count(queue, JobState::Leased), JOBS as u64);
+    rig.reopen().unwrap();
+    assert_eq!(rig.count(queue, JobState::Leased), 0);
+    let mut purged = 0;
+    for state in [JobState::Ready, JobState::RetryWait] {
+        purged += rig.queues.purge(rig.times, queue, state).unwrap().value;
+    }
+    assert_eq!(purged, JOBS);
+}
+
+#[test]
 fn a_dead_job_that_cannot_move_stays_dead_where_it_is() {
     let mut rig = Rig::new();
     let [work, dead, _] = rig.with_letters();

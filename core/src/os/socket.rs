@@ -252,7 +252,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
 
 /// How long a TCP peer may be silent before it is probed, how far the probes are apart, and how many it may leave
 /// unanswered: one that vanished without a word is known to be gone after 30 s.
-pub const KEEPALIVE_IDLE_S: libc::c_int = 15;
+const KEEPALIVE_IDLE_S: libc::c_int = 15;
 const KEEPALIVE_INTERVAL_S: libc::c_int = 5;
 const KEEPALIVE_PROBES: libc::c_int = 3;
 const VANISHED_MS: libc::c_int = (KEEPALIVE_IDLE_S + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_S) * 1000;

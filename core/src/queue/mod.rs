@@ -1050,43 +1050,46 @@ impl Queues {
         Ok(self.commit_changes(&mut inner, now, queue, &changes)?.map(|()| value))
     }
 
-    /// As [`Queues::change`], for changes that need not be made together: in several writes where one cannot hold them.
-    fn change_divided<T>(
+    /// As [`Queues::change`], for changes that need not be made together, one a job: in several writes where one cannot
+    /// hold them. How many were made.
+    fn change_divided(
         &self,
         times: Times,
         queue: QueueId,
-        plan: impl FnOnce(&QueueState, Now, &mut Changes<'_>) -> Result<T>,
-    ) -> Result<Outcome<T>> {
+        plan: impl FnOnce(&QueueState, Now, &mut Changes<'_>) -> Result<usize>,
+    ) -> Result<Outcome<usize>> {
         let mut inner = self.inner.lock();
         let now = inner.start(times, queue, "queue.change")?;
         let mut changes = Changes::new();
-        let value = plan(&inner.queue(queue).state, now, &mut changes)?;
-        Ok(self.commit_divided(&mut inner, now, queue, &changes)?.map(|()| value))
+        let planned = plan(&inner.queue(queue).state, now, &mut changes)?;
+        debug_assert_eq!(planned, changes.len(), "one change a job");
+        self.commit_divided(&mut inner, now, queue, &changes)
     }
 
+    /// How many of `changes` were written; see [`Queues::commit_parts`].
     fn commit_divided(
         &self,
         inner: &mut Inner,
         now: Now,
         queue: QueueId,
         changes: &Changes<'_>,
-    ) -> Result<Outcome<()>> {
+    ) -> Result<Outcome<usize>> {
         let durability = inner.queue(queue).state.config().durability;
         let all: Vec<&Change<'_>> = changes.iter().collect();
         let outcome = self.commit_parts(inner, now, queue, &all)?;
         Ok(Outcome { durability, ..outcome })
     }
 
-    /// Writes changes that stand alone in as many writes as they need. An error is given when nothing was written;
-    /// else what was not is found again by whoever planned it.
+    /// Writes changes that stand alone in as many writes as they need, and returns how many were written. An error is
+    /// given when none was; what was not written is found again by the caller that planned it.
     fn commit_parts(
         &self,
         inner: &mut Inner,
         now: Now,
         queue: QueueId,
         changes: &[&Change<'_>],
-    ) -> Result<Outcome<()>> {
-        let mut outcome = Outcome::of(());
+    ) -> Result<Outcome<usize>> {
+        let mut outcome = Outcome::of(0);
         let mut rest = changes;
         // How many go into one write: the ledger says when they are too many.
         let mut most = changes.len();
@@ -1111,7 +1114,10 @@ impl Queues {
                 written => written,
             };
             match written {
-                Ok(part) => outcome.absorb(part),
+                Ok(written) => {
+                    outcome.absorb(written);
+                    outcome.value += part.len();
+                }
                 Err(error) if outcome.lsn == Lsn::NONE => return Err(error),
                 Err(_) => break,
             }
@@ -1165,7 +1171,7 @@ impl Queues {
                 self.commit(inner, now, &[(queue, one)])
             }
             _ if moves && changes.iter().any(|change| QueueState::becomes_dead(change).is_some()) => {
-                return self.commit_divided(inner, now, queue, changes);
+                return Ok(self.commit_divided(inner, now, queue, changes)?.map(drop));
             }
             _ => {
                 let all: Vec<(QueueId, &Change<'_>)> = changes.iter().map(|change| (queue, change)).collect();

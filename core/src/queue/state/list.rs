@@ -107,7 +107,7 @@ impl QueueState {
 
     /// Whether a job of this id is there, whatever its state.
     pub(in super::super) fn has(&self, id: JobId) -> bool {
-        self.ids.find(id, |slot| self.cells.get(slot).id()).is_some()
+        self.find(Target::of(id)).is_some()
     }
 
     /// One job.
